@@ -5,12 +5,15 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/crc32c.h"
 #include "kernels/integer_network.h"
+#include "rans/coder.h"
+#include "rans/tables.h"
 
 namespace py = pybind11;
 
@@ -230,10 +233,98 @@ void bind_integer_network(py::module_& module) {
            "z int32 (H, W, Z) -> mean int32 and index uint8, (fH, fW, M) each.");
 }
 
+// Raised for kCorrupt; icmh_rt.rans turns it into BitstreamError.
+class CorruptStream : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+void throw_unless_ok(const icmh::Status& status) {
+  switch (status.kind()) {
+    case icmh::StatusKind::kOk:
+      return;
+    case icmh::StatusKind::kBadArgument:
+      throw py::value_error(status.message());
+    case icmh::StatusKind::kCorrupt:
+      throw CorruptStream(status.message());
+  }
+}
+
+template <class T>
+icmh::Span<const T> span_of(const py::array_t<T, py::array::c_style>& array) {
+  return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+// Calls work(span) with the indexes as whichever of the three dtypes they have.
+template <class Work>
+auto visit_indexes(const py::handle& indexes, const Work& work) {
+  using U8 = py::array_t<std::uint8_t, py::array::c_style>;
+  using U16 = py::array_t<std::uint16_t, py::array::c_style>;
+  using I32 = py::array_t<std::int32_t, py::array::c_style>;
+  if (py::isinstance<U8>(indexes)) return work(span_of(py::reinterpret_borrow<U8>(indexes)));
+  if (py::isinstance<U16>(indexes)) return work(span_of(py::reinterpret_borrow<U16>(indexes)));
+  if (py::isinstance<I32>(indexes)) return work(span_of(py::reinterpret_borrow<I32>(indexes)));
+  throw py::type_error("indexes must be a C-contiguous uint8, uint16 or int32 array");
+}
+
+icmh::rans::Tables build_rans_tables(const py::object& cdfs, const py::object& lengths,
+                                     const py::object& offsets, unsigned precision) {
+  const auto cdf_array = exact_array<std::uint32_t>(cdfs, "cdfs", {-1, -1});
+  const py::ssize_t rows = cdf_array.shape(0);
+  const auto length_array = exact_array<std::int32_t>(lengths, "lengths", {rows});
+  const auto offset_array = exact_array<std::int32_t>(offsets, "offsets", {rows});
+  icmh::rans::Tables tables;
+  throw_unless_ok(icmh::rans::Tables::build(
+      span_of(cdf_array), static_cast<std::size_t>(cdf_array.shape(1)), span_of(length_array),
+      span_of(offset_array), precision, &tables));
+  return tables;
+}
+
+py::bytes rans_encode(const py::object& symbols, const py::object& indexes,
+                      const icmh::rans::Tables& tables, unsigned lanes, std::size_t chunks) {
+  const auto symbol_array = exact_array<std::int32_t>(symbols, "symbols", {-1});
+  const icmh::rans::EncodeOptions options{lanes, chunks};
+  std::vector<std::uint8_t> stream;
+  const icmh::Status status = visit_indexes(indexes, [&](auto index_span) {
+    py::gil_scoped_release release;
+    return icmh::rans::encode(span_of(symbol_array), index_span, tables, options, &stream);
+  });
+  throw_unless_ok(status);
+  return py::bytes(reinterpret_cast<const char*>(stream.data()), stream.size());
+}
+
+py::array_t<std::int32_t> rans_decode(const py::buffer& data, const py::object& indexes,
+                                      const icmh::rans::Tables& tables) {
+  const ByteView view = view_bytes(data);
+  py::array_t<std::int32_t> symbols;
+  const icmh::Status status = visit_indexes(indexes, [&](auto index_span) {
+    symbols = py::array_t<std::int32_t>(static_cast<py::ssize_t>(index_span.size));
+    const icmh::Span<std::int32_t> output{symbols.mutable_data(), index_span.size};
+    py::gil_scoped_release release;
+    return icmh::rans::decode({view.data, view.size}, index_span, tables, output);
+  });
+  throw_unless_ok(status);
+  return symbols;
+}
+
+void bind_rans(py::module_& module) {
+  py::register_exception<CorruptStream>(module, "CorruptStream", PyExc_ValueError);
+  py::class_<icmh::rans::Tables>(module, "RansTables",
+                                 "Quantized CDF tables ready for coding; immutable.")
+      .def(py::init(&build_rans_tables), py::arg("cdfs"), py::arg("lengths"), py::arg("offsets"),
+           py::arg("precision"));
+  module.def("rans_encode", &rans_encode, py::arg("symbols"), py::arg("indexes"),
+             py::arg("tables"), py::arg("lanes") = 0, py::arg("chunks") = 0,
+             "symbols int32 (N,), indexes uint8, uint16 or int32 (N,) -> bytes.");
+  module.def("rans_decode", &rans_decode, py::arg("data"), py::arg("indexes"), py::arg("tables"),
+             "bytes, indexes of any shape -> int32 (indexes.size,).");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Native parts of icmh_rt; import it through icmh_rt._native.";
   bind_common(module);
   bind_integer_network(module);
+  bind_rans(module);
 }

@@ -48,8 +48,8 @@ def _explain(error: ImportError) -> str:
     version = ".".join(map(str, sys.version_info[:3]))
     return (
         f"the native module icmh_rt._C is not available on Python {version}: {state} "
-        f"({type(error).__name__}: {error}); reinstall with `pip install --force-reinstall icmh-rt` "
-        "or, in a checkout, `pip install -e .`"
+        f"({type(error).__name__}: {error}); reinstall with "
+        "`pip install --force-reinstall icmh-rt` or, in a checkout, `pip install -e .`"
     )
 
 

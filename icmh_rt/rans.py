@@ -1,0 +1,467 @@
+"""Entropy coding of integer planes with quantized CDF tables; numpy in and out.
+
+A symbol is coded with the table row that its index names; values outside a row are coded through
+the row's last interval, the escape. docs/rans.md defines the stream bit by bit. The coder is rANS
+(Duda, "Asymmetric numeral systems", arXiv:1311.2540) with interleaved lanes (Giesen, "Interleaved
+entropy coders", arXiv:1402.3392).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from icmh_rt import _native
+from icmh_rt.errors import BitstreamError, OptionError
+
+__all__ = ["MAX_PRECISION", "MIN_PRECISION", "RECOMMENDED_PRECISION", "Tables", "decode", "encode"]
+
+MIN_PRECISION = 12
+MAX_PRECISION = 16
+# Measured in docs/rans.md: of 12 to 16 bits, 14 costs least in all (rounding of the tables plus
+# coder), 0.05 % at 1 to 6 bits per symbol.
+RECOMMENDED_PRECISION = 14
+
+_INT32 = np.iinfo(np.int32)
+
+
+class Tables:
+    """Quantized CDF tables, immutable: one row per index value.
+
+    Make them with `from_cdfs`, `from_pmfs` or `from_arrays`.
+
+    Attributes:
+        cdfs: uint32 (T, K), read-only. Row i uses its first lengths[i] entries, from 0 rising
+            strictly to 2**precision; the rest is 0.
+        lengths: int32 (T,), read-only, 2 to K. Row i has lengths[i] - 1 intervals; the last one
+            is the escape.
+        offsets: int32 (T,), read-only: the value that the first interval of each row codes.
+        precision: bits of the probabilities, 12 to 16.
+    """
+
+    __slots__ = ("_native_tables", "cdfs", "lengths", "offsets", "precision")
+
+    cdfs: np.ndarray
+    lengths: np.ndarray
+    offsets: np.ndarray
+    precision: int
+
+    def __init__(
+        self, cdfs: ArrayLike, lengths: ArrayLike, offsets: ArrayLike, precision: int
+    ) -> None:
+        precision = _check_precision(precision)
+        lengths = _integers("lengths", lengths, 1, 0, 2**16 + 1).astype(np.int32)
+        offsets = _integers("offsets", offsets, 1, _INT32.min, _INT32.max).astype(np.int32)
+        cdfs = np.asarray(cdfs)
+        num_rows = len(lengths)
+        if cdfs.ndim != 2 or not len(cdfs) == num_rows == len(offsets):
+            raise OptionError(
+                f"cdfs {cdfs.shape}, lengths {lengths.shape} and offsets {offsets.shape} do not "
+                "fit together; give (T, K), (T,) and (T,)"
+            )
+        if not 1 <= num_rows <= 2**16:
+            raise OptionError(f"there are {num_rows} table rows; give 1 to 65536")
+        columns = cdfs.shape[1]
+        used = np.arange(columns) < lengths[:, None]
+        # What lies behind a row's length has no meaning: it is cleared, so that equal tables are
+        # equal arrays whatever was there.
+        cdfs = np.where(used, _integers("cdfs", cdfs, 2, None, None), 0)
+        _check_rows(cdfs, lengths, offsets, precision)
+        for name, array in (
+            ("cdfs", np.ascontiguousarray(cdfs, dtype=np.uint32)),
+            ("lengths", lengths),
+            ("offsets", offsets),
+        ):
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "precision", precision)
+        object.__setattr__(self, "_native_tables", None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Tables are immutable; {name} cannot be set")
+
+    def __repr__(self) -> str:
+        return f"Tables(rows={self.num_tables}, precision={self.precision})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tables):
+            return NotImplemented
+        columns = max(self.cdfs.shape[1], other.cdfs.shape[1])
+        return (
+            self.precision == other.precision
+            and np.array_equal(self.lengths, other.lengths)
+            and np.array_equal(self.offsets, other.offsets)
+            and np.array_equal(_widened(self.cdfs, columns), _widened(other.cdfs, columns))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple:
+        return (Tables, (self.cdfs, self.lengths, self.offsets, self.precision))
+
+    @classmethod
+    def from_cdfs(
+        cls,
+        cdfs: ArrayLike,
+        lengths: ArrayLike,
+        offsets: ArrayLike,
+        precision: int = 16,
+    ) -> Tables:
+        """Take tables in CompressAI's layout (`_quantized_cdf`, `_cdf_length`, `_offset`).
+
+        Args:
+            cdfs: integers (T, K): row i has lengths[i] valid entries, the first 0, strictly
+                rising, the last 2**precision. Its last interval is the escape.
+            lengths: integers (T,), 2 to K.
+            offsets: integers (T,), the value of each row's first interval.
+            precision: 12 to 16 bits; CompressAI uses 16.
+
+        Raises:
+            OptionError: the arrays do not have this form; the message names the row.
+        """
+        return cls(cdfs, lengths, offsets, precision)
+
+    @classmethod
+    def from_pmfs(
+        cls,
+        pmfs: Sequence[ArrayLike] | ArrayLike,
+        lengths: ArrayLike | None = None,
+        offsets: ArrayLike | None = None,
+        precision: int = RECOMMENDED_PRECISION,
+        tail_masses: ArrayLike | None = None,
+    ) -> Tables:
+        """Quantize probabilities so that every interval has at least one slot of 2**precision.
+
+        The result depends on the arguments alone (IEEE divisions and additions, no logarithm), so
+        equal probabilities give equal tables on every machine.
+
+        Args:
+            pmfs: T rows of probabilities, a list of 1-D arrays or one (T, K) array: entry k of row
+                i is the probability of the value offsets[i] + k. Not negative; scaled together
+                with the row's tail mass to sum 1.
+            lengths: integers (T,): how many entries of each row to use (default: all). A row may
+                have none: then every value is an escape.
+            offsets: integers (T,), the value of each row's first entry (default 0).
+            precision: 12 to 16 bits.
+            tail_masses: (T,) probability of all values outside each row (default: what is missing
+                to 1, at least 0).
+
+        Raises:
+            OptionError: an argument is not of this form, or a row has more than
+                2**precision - 1 entries.
+        """
+        precision = _check_precision(precision)
+        rows = [np.asarray(row, dtype=np.float64) for row in pmfs]
+        num_rows = len(rows)
+        for i, row in enumerate(rows):
+            if row.ndim != 1:
+                raise OptionError(f"pmf {i} has shape {row.shape}; give one dimension")
+        if lengths is not None:
+            counts = _integers("lengths", lengths, 1, 0, 2**16)
+            if len(counts) != num_rows:
+                raise OptionError(f"{num_rows} pmfs but {len(counts)} lengths; give one each")
+            for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
+                if count > row.size:
+                    raise OptionError(
+                        f"lengths[{i}] is {count}, but pmf {i} has {row.size} entries"
+                    )
+            rows = [row[:count] for row, count in zip(rows, counts, strict=True)]
+        if tail_masses is None:
+            tails = [max(0.0, 1.0 - float(row.sum())) for row in rows]
+        else:
+            tails = [float(mass) for mass in np.asarray(tail_masses, dtype=np.float64).ravel()]
+        if len(tails) != num_rows:
+            raise OptionError(f"{num_rows} pmfs but {len(tails)} tail masses; give one each")
+
+        cdfs = np.zeros((num_rows, max((row.size for row in rows), default=0) + 2), dtype=np.uint32)
+        for i, (row, tail) in enumerate(zip(rows, tails, strict=True)):
+            frequencies = _quantize(f"pmf {i}", np.append(row, tail), 1 << precision)
+            cdfs[i, 1 : row.size + 2] = np.cumsum(frequencies)
+        return cls(
+            cdfs,
+            [row.size + 2 for row in rows],
+            np.zeros(num_rows, np.int32) if offsets is None else offsets,
+            precision,
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Tables:
+        """Rebuild tables from what `to_arrays` returned.
+
+        Raises:
+            OptionError: an array is missing or not of that form.
+        """
+        missing = [name for name in _ARRAY_NAMES if name not in arrays]
+        if missing:
+            raise OptionError(
+                f"table arrays lack {', '.join(missing)}; give all that to_arrays gave"
+            )
+        precision = np.asarray(arrays["precision"])
+        if precision.size != 1:
+            raise OptionError(f"precision has shape {precision.shape}; give one number")
+        cdfs, lengths, offsets = (arrays[name] for name in _ARRAY_NAMES[:3])
+        return cls(cdfs, lengths, offsets, int(precision.ravel()[0]))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return cdfs int32 (T, K), lengths int32 (T,), offsets int32 (T,), precision int32 (1,).
+
+        All are int32 because every container format stores that dtype.
+        """
+        return {
+            "cdfs": self.cdfs.astype(np.int32),
+            "lengths": self.lengths.copy(),
+            "offsets": self.offsets.copy(),
+            "precision": np.array([self.precision], dtype=np.int32),
+        }
+
+    @property
+    def num_tables(self) -> int:
+        """Number of rows T; indexes are 0 to T - 1."""
+        return len(self.lengths)
+
+    def bits(self, symbols: ArrayLike, indexes: ArrayLike) -> float:
+        """Return the information of `symbols` under these tables in bits, escapes included.
+
+        This is what an ideal coder would need; `encode` stays within 0.3 % and 8 bytes of it.
+
+        Args:
+            symbols: integers in int32 range, any shape.
+            indexes: integers 0 to T - 1, the same shape.
+
+        Raises:
+            OptionError: as in `encode`.
+        """
+        values, rows = _symbols_and_indexes(symbols, indexes, self)
+        values = values.astype(np.int64)
+        rows = rows.astype(np.intp)
+        counts = self.lengths.astype(np.int64)[rows] - 2
+        first = self.offsets.astype(np.int64)[rows]
+        above = values - first
+        escaped = (above < 0) | (above >= counts)
+        intervals = np.where(escaped, counts, above)
+        frequencies = self.cdfs[rows, intervals + 1].astype(np.float64) - self.cdfs[rows, intervals]
+        table_bits = float(np.sum(self.precision - np.log2(frequencies)))
+        distances = np.where(above < 0, -1 - above, above - counts)[escaped]
+        # frexp's exponent is the bit length, exactly, for integers below 2**53.
+        lengths = np.frexp((distances + 1).astype(np.float64))[1]
+        return table_bits + 2.0 * float(np.sum(lengths))
+
+    def _native(self) -> Any:
+        """The compiled form, built on first use: parsing tables must not need the module."""
+        if self._native_tables is None:
+            native = _native.module().RansTables(
+                self.cdfs, self.lengths, self.offsets, self.precision
+            )
+            object.__setattr__(self, "_native_tables", native)
+        return self._native_tables
+
+
+def encode(symbols: ArrayLike, indexes: ArrayLike, tables: Tables) -> bytes:
+    """Encode a plane of integers.
+
+    Args:
+        symbols: integers (any integer dtype and shape) in int32 range; values outside their row of
+            the tables are coded as escapes.
+        indexes: integers of the same shape, 0 to tables.num_tables - 1. uint8, uint16 and int32
+            are used as they are, other dtypes are converted.
+        tables: the tables.
+
+    Returns:
+        The stream (docs/rans.md): at most tables.bits(symbols, indexes) * 1.003 / 8 + 8 bytes. It
+        does not hold the shape, the indexes or the tables.
+
+    Raises:
+        OptionError: an argument has the wrong dtype, shape or range.
+    """
+    return _encode(symbols, indexes, tables, lanes=0, chunks=0)
+
+
+def decode(data: bytes | bytearray | memoryview, indexes: ArrayLike, tables: Tables) -> np.ndarray:
+    """Decode what `encode` made, given the same indexes and tables.
+
+    Time and memory are bounded by the number of indexes, whatever the data.
+
+    Args:
+        data: the stream, all of it and nothing more.
+        indexes: as in `encode`.
+        tables: as in `encode`.
+
+    Returns:
+        int32 array of the shape of `indexes`.
+
+    Raises:
+        BitstreamError: the data is truncated, has bytes too many, or is not consistent. An altered
+            stream may also decode to other symbols: a checksum is the container's job.
+        OptionError: an argument has the wrong dtype, shape or range.
+    """
+    _check_tables(tables)
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise OptionError(f"data is a {type(data).__name__}; give bytes") from None
+    if not view.c_contiguous:
+        raise OptionError("data is not contiguous; give bytes")
+    index_array = np.asarray(indexes)
+    rows = _indexes(index_array, tables)
+    module = _native.module()
+    try:
+        symbols = module.rans_decode(view, rows, tables._native())
+    except module.CorruptStream as error:
+        raise BitstreamError(
+            f"the rANS stream of {len(rows)} symbols is corrupt: {error}; get an intact copy"
+        ) from None
+    return symbols.reshape(index_array.shape)
+
+
+def _encode(
+    symbols: ArrayLike, indexes: ArrayLike, tables: Tables, *, lanes: int, chunks: int
+) -> bytes:
+    """`encode` with a forced layout (0: choose), for tests and benchmarks."""
+    _check_tables(tables)
+    values, rows = _symbols_and_indexes(symbols, indexes, tables)
+    try:
+        return _native.module().rans_encode(values, rows, tables._native(), lanes, chunks)
+    except ValueError as error:
+        raise OptionError(f"cannot encode: {error}") from None
+
+
+_ARRAY_NAMES = ("cdfs", "lengths", "offsets", "precision")
+
+
+def _check_tables(tables: Any) -> None:
+    if not isinstance(tables, Tables):
+        raise OptionError(f"tables is a {type(tables).__name__}; make one with Tables.from_cdfs")
+
+
+def _check_precision(precision: Any) -> int:
+    if isinstance(precision, bool) or not isinstance(precision, (int, np.integer)):
+        raise OptionError(f"precision is {precision!r}; give an integer from 12 to 16")
+    if not MIN_PRECISION <= precision <= MAX_PRECISION:
+        raise OptionError(f"precision is {precision}; give 12 to 16 bits")
+    return int(precision)
+
+
+def _integers(name: str, value: ArrayLike, ndim: int, low: int | None, high: int | None):
+    """Return `value` as an integer array of `ndim` dimensions, all in low..high."""
+    array = np.asarray(value)
+    if array.size == 0 and array.dtype == np.float64:
+        array = array.astype(np.int64)  # what numpy makes of []
+    if array.dtype.kind not in "iu":
+        raise OptionError(f"{name} has dtype {array.dtype}; give integers")
+    if array.ndim != ndim:
+        raise OptionError(f"{name} has shape {array.shape}; give {ndim} dimension(s)")
+    _check_range(name, array, low, high)
+    return array
+
+
+def _check_range(name: str, array: np.ndarray, low: int | None, high: int | None) -> None:
+    if array.size == 0 or low is None or high is None:
+        return
+    smallest, largest = int(array.min()), int(array.max())
+    if smallest < low or largest > high:
+        bad = smallest if smallest < low else largest
+        raise OptionError(f"{name} holds {bad}; give values from {low} to {high}")
+
+
+def _check_rows(cdfs: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, precision: int) -> None:
+    """Raise OptionError naming the first row that is not a table."""
+    columns = cdfs.shape[1]
+    for i, length in enumerate(lengths.tolist()):
+        if not 2 <= length <= columns:
+            raise OptionError(
+                f"lengths[{i}] is {length}; give 2 to {columns} (the columns of cdfs)"
+            )
+        row = cdfs[i, :length]
+        if row[0] != 0 or row[-1] != 1 << precision:
+            raise OptionError(
+                f"cdfs[{i}] runs from {row[0]} to {row[-1]}; it must run from 0 to 2**{precision}"
+            )
+        if not np.all(row[1:] > row[:-1]):
+            raise OptionError(f"cdfs[{i}] does not rise strictly; give every interval a slot")
+        if int(offsets[i]) + length - 3 > _INT32.max:
+            raise OptionError(
+                f"offsets[{i}] is {offsets[i]}; with {length - 2} values it leaves int32"
+            )
+
+
+def _widened(cdfs: np.ndarray, columns: int) -> np.ndarray:
+    return np.pad(cdfs, ((0, 0), (0, columns - cdfs.shape[1])))
+
+
+def _symbols_and_indexes(
+    symbols: ArrayLike, indexes: ArrayLike, tables: Tables
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return symbols int32 (N,) and indexes (N,) of a dtype that the coder takes."""
+    values = np.asarray(symbols)
+    index_array = np.asarray(indexes)
+    if values.shape != index_array.shape:
+        raise OptionError(
+            f"symbols have shape {values.shape} but indexes {index_array.shape}; give equal shapes"
+        )
+    if values.size == 0 and values.dtype == np.float64:
+        values = values.astype(np.int32)
+    if values.dtype.kind not in "iu":
+        raise OptionError(f"symbols have dtype {values.dtype}; give integers (round first)")
+    if values.dtype.itemsize > 4 or values.dtype == np.uint32:
+        _check_range("symbols", values, int(_INT32.min), int(_INT32.max))
+    values = np.ascontiguousarray(values, dtype=np.int32).reshape(-1)
+    return values, _indexes(index_array, tables)
+
+
+def _indexes(array: np.ndarray, tables: Tables) -> np.ndarray:
+    """Return checked indexes (N,) as uint8, uint16 or int32."""
+    if array.size == 0 and array.dtype == np.float64:
+        array = array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise OptionError(f"indexes have dtype {array.dtype}; give integers")
+    _check_range("indexes", array, 0, tables.num_tables - 1)
+    if array.dtype not in (np.uint8, np.uint16, np.int32):
+        array = array.astype(np.int32)
+    # Also brings arrays of foreign byte order to the native one.
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(-1)
+
+
+def _quantize(name: str, masses: np.ndarray, total: int) -> np.ndarray:
+    """Return integers >= 1 of sum `total`, near-optimal for coding symbols of these masses.
+
+    Starts from rounding and moves single slots where the coding cost sum(-p log2 f) changes
+    least; the derivative p / f at the middle of the step stands for the logarithm's difference,
+    because a division is exact everywhere and a logarithm is not.
+    """
+    if not np.all(np.isfinite(masses)) or np.any(masses < 0):
+        raise OptionError(f"{name} has a negative or non-finite probability; give a pmf")
+    if masses.size > total:
+        raise OptionError(f"{name} has {masses.size - 1} entries; {total} slots hold {total - 1}")
+    mass = float(masses.sum())
+    if not mass > 0.0:
+        raise OptionError(f"{name} and its tail have no mass; give a pmf")
+    probabilities = (masses / mass).tolist()
+    frequencies = [max(1, int(p * total + 0.5)) for p in probabilities]
+    excess = sum(frequencies) - total
+    if excess > 0:
+        heap = [
+            (p / (f - 0.5), i)
+            for i, (p, f) in enumerate(zip(probabilities, frequencies, strict=True))
+            if f > 1
+        ]
+        heapq.heapify(heap)
+        for _ in range(excess):
+            _, i = heapq.heappop(heap)
+            frequencies[i] -= 1
+            if frequencies[i] > 1:
+                heapq.heappush(heap, (probabilities[i] / (frequencies[i] - 0.5), i))
+    elif excess < 0:
+        heap = [
+            (-p / (f + 0.5), i)
+            for i, (p, f) in enumerate(zip(probabilities, frequencies, strict=True))
+        ]
+        heapq.heapify(heap)
+        for _ in range(-excess):
+            _, i = heapq.heappop(heap)
+            frequencies[i] += 1
+            heapq.heappush(heap, (-probabilities[i] / (frequencies[i] + 0.5), i))
+    return np.array(frequencies, dtype=np.uint32)
