@@ -1,0 +1,254 @@
+"""`icmh eval`: measure rate-distortion curves and compare them with anchors.
+
+Data goes to standard output, progress and errors to standard error. Exit codes: 0 done, 1 bad input
+or data, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from icmh_rt.errors import IcmhError, OptionError
+from icmh_rt.evaluation import plot, report, results
+from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
+from icmh_rt.evaluation.rd import CodecSource, find_images, measure, read_records
+
+DEFAULT_WIDTHS = "0.25,0.5,0.75,1.0"
+DEFAULT_QUALITIES = "1,10,20,...,100"
+DEFAULT_ANCHORS = "jpeg,webp"
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what follows `icmh eval` to its parser."""
+    commands = parser.add_subparsers(dest="evaluation", required=True, metavar="rd|report")
+    rd = commands.add_parser(
+        "rd",
+        help="rate-distortion curves over a folder of images, with BD-rates against anchors",
+        description="Encode and decode every image of a folder at several widths and qualities,"
+        " and compare bytes and PSNR with anchors.",
+    )
+    rd.add_argument("--data", required=True, metavar="DIR", help="folder of images")
+    rd.add_argument(
+        "--widths",
+        type=parse_widths,
+        default=DEFAULT_WIDTHS,
+        metavar="W,...",
+        help="widths of this codec, or 'none' (default: %(default)s)",
+    )
+    rd.add_argument(
+        "--qualities",
+        type=parse_qualities,
+        default=DEFAULT_QUALITIES,
+        metavar="Q,...",
+        help="qualities 1-100; 'a,b,...,z' goes on in steps of b-a (default: %(default)s)",
+    )
+    rd.add_argument(
+        "--anchors",
+        type=parse_anchors,
+        default=DEFAULT_ANCHORS,
+        metavar="NAME,...",
+        help=f"from {', '.join(SETTINGS)}, or 'none' (default: %(default)s)",
+    )
+    rd.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="F",
+        help="add the curves of an earlier --json file over the same images; may be repeated",
+    )
+    rd.add_argument("--model", default="default", help="bundle name or path (default: %(default)s)")
+    rd.add_argument("--backend", default="auto", help="default: %(default)s")
+    rd.add_argument("--device", default="auto", help="default: %(default)s")
+    rd.add_argument(
+        "--jobs", type=parse_jobs, default=1, metavar="N", help="processes (default: %(default)s)"
+    )
+    rd.add_argument("--json", metavar="F", help="write all figures; '-': to standard output")
+    _add_outputs(rd)
+    rd.add_argument("--quiet", action="store_true", help="no progress")
+
+    again = commands.add_parser("report", help="table, page and figure from an earlier --json file")
+    again.add_argument("results", metavar="F", help="a file written by `rd --json`")
+    _add_outputs(again)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plot", metavar="F", help="draw the curves (.svg, .png or .pdf)")
+    parser.add_argument("--markdown", metavar="F", help="write a page with tables and the figure")
+    parser.add_argument("--title", help="title of page and figure (default: the folder's name)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what was parsed. Returns the exit code; an IcmhError becomes one line on stderr."""
+    try:
+        if arguments.evaluation == "report":
+            return _report(arguments)
+        return _rate_distortion(arguments)
+    except IcmhError as error:
+        print(f"icmh: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, OptionError) else 1
+
+
+def _rate_distortion(arguments: argparse.Namespace) -> int:
+    _check_outputs(arguments)
+    sources = [
+        (CodecSource(w, arguments.model, arguments.backend, arguments.device), arguments.qualities)
+        for w in arguments.widths
+    ]
+    anchors = [PillowAnchor(name) for name in arguments.anchors]
+    if not sources and not anchors:
+        raise OptionError("nothing to measure: give --widths, --anchors or both")
+    references = [results.load(path) for path in arguments.reference]
+    paths = find_images(arguments.data)
+    records = read_records(paths)
+    for path, reference in zip(arguments.reference, references, strict=True):
+        if reference.images != records:
+            raise IcmhError(
+                f"{path} was measured on other images than those in {arguments.data}:"
+                " names, sizes and contents must agree"
+            )
+    progress = None if arguments.quiet else _progress()
+    measured = measure(
+        [*sources, *((anchor, anchor.qualities) for anchor in anchors)],
+        paths,
+        records,
+        jobs=arguments.jobs,
+        progress=progress,
+    )
+    parts = [results.Results(tuple(measured)), *references]
+    merged = results.merge(parts, results.provenance(_command(arguments)))
+    _write(merged, arguments, arguments.title or Path(arguments.data).resolve().name)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    _check_outputs(arguments)
+    loaded = results.load(arguments.results)
+    _write(loaded, arguments, arguments.title or Path(arguments.results).stem)
+    return 0
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse what could not be written, before time is spent measuring."""
+    if arguments.plot:
+        plot.require(arguments.plot)
+    for path in (getattr(arguments, "json", None), arguments.plot, arguments.markdown):
+        if path and path != "-" and not Path(path).resolve().parent.is_dir():
+            raise IcmhError(f"cannot write {path}: its folder does not exist")
+
+
+def _write(found: results.Results, arguments: argparse.Namespace, title: str) -> None:
+    json_path = getattr(arguments, "json", None)
+    if json_path:
+        results.write_text(results.to_json(found), json_path)
+    if arguments.plot:
+        plot.draw(found, arguments.plot, title)
+    if arguments.markdown:
+        figure = None
+        if arguments.plot:
+            folder = Path(arguments.markdown).resolve().parent
+            figure = Path(os.path.relpath(Path(arguments.plot).resolve(), folder)).as_posix()
+        results.write_text(report.markdown(found, title, figure), arguments.markdown)
+    if "-" not in (json_path, arguments.markdown):
+        sys.stdout.write(report.table(found))
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that gives these figures again, with names in place of this machine's paths."""
+    parts = ["icmh eval rd", f"--data {Path(arguments.data).resolve().name}"]
+    if arguments.widths:
+        parts.append("--widths " + ",".join(f"{width:g}" for width in arguments.widths))
+        parts.append("--qualities " + ",".join(map(str, arguments.qualities)))
+        parts.append(f"--model {Path(arguments.model).name}")
+        parts += [f"--backend {arguments.backend}", f"--device {arguments.device}"]
+    else:
+        parts.append("--widths none")
+    parts.append("--anchors " + (",".join(arguments.anchors) or "none"))
+    parts += [f"--reference {Path(path).name}" for path in arguments.reference]
+    if arguments.jobs != 1:
+        parts.append(f"--jobs {arguments.jobs}")
+    return " ".join(parts)
+
+
+def _progress() -> Callable[[int, int, str], None]:
+    """A line that renews itself on a terminal, a line every few seconds in a log."""
+    start = shown = time.monotonic()
+    terminal = sys.stderr.isatty()
+
+    def show(done: int, total: int, what: str) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        left = (now - start) / done * (total - done)
+        line = f"[{done:{len(str(total))}}/{total}] {what}, about {_duration(left)} left"
+        if terminal:
+            print(f"\r\033[K{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif done == total or now - shown >= SECONDS_BETWEEN_LINES:
+            shown = now
+            print(line, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def parse_qualities(text: str) -> tuple[int, ...]:
+    """'1,10,20,...,100' to rising integers 1-100; an ellipsis continues the step before it."""
+    fields = [field.strip() for field in text.split(",")]
+    values: list[int] = []
+    for position, field in enumerate(fields):
+        if field == "...":
+            values += _between(values, fields[position + 1 : position + 2], text)
+        elif re.fullmatch(r"[0-9]{1,3}", field) and 1 <= int(field) <= 100:
+            values.append(int(field))
+        else:
+            raise argparse.ArgumentTypeError(f"quality {field!r} is not an integer from 1 to 100")
+    return tuple(sorted(set(values)))
+
+
+def _between(values: Sequence[int], following: Sequence[str], text: str) -> range:
+    step = values[-1] - values[-2] if len(values) >= 2 else 0
+    stop = int(following[0]) if following and re.fullmatch(r"[0-9]+", following[0]) else 0
+    if step < 1 or stop <= values[-1] or (stop - values[-1]) % step:
+        raise argparse.ArgumentTypeError(
+            f"in {text!r} '...' must stand between two rising values and one their step reaches"
+        )
+    return range(values[-1] + step, stop, step)
+
+
+def parse_widths(text: str) -> tuple[float, ...]:
+    """'0.25,1.0' to distinct rising widths; 'none' to ()."""
+    if text == "none":
+        return ()
+    try:
+        widths = sorted({float(field) for field in text.split(",")})
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"widths {text!r} are not numbers with commas") from None
+    if not all(0 < width <= 2 for width in widths):
+        raise argparse.ArgumentTypeError(f"widths {text!r} must be above 0 and at most 2")
+    return tuple(widths)
+
+
+def parse_anchors(text: str) -> tuple[str, ...]:
+    """'jpeg,webp' to distinct anchor names; 'none' to ()."""
+    names = () if text == "none" else tuple(dict.fromkeys(n.strip() for n in text.split(",")))
+    for name in names:
+        if name not in SETTINGS:
+            known = ", ".join(SETTINGS)
+            raise argparse.ArgumentTypeError(f"unknown anchor {name!r}: choose from {known}")
+    return names
+
+
+def parse_jobs(text: str) -> int:
+    """A positive integer."""
+    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"jobs {text!r} is not a positive integer")
+    return int(text)
