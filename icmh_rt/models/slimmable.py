@@ -1,0 +1,117 @@
+"""Slimmable layers: one weight, executed at several channel widths.
+
+Every layer stores its parameters at the largest width and runs width ``i`` on a *prefix* of them:
+the first ``out[i]`` output and ``in[i]`` input channels ("Slimmable multi-task image
+compression", Cao et al., IEEE Access 2023; "Slimmable neural networks", Yu et al., ICLR 2019).
+Biases are small, so each width has its own row of them, as Yu et al. keep normalisation
+statistics per width. The width is an argument of ``forward``, never module state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """1x1 convolution of ``x (N, C, H, W)`` by ``weight (O, C)``, in the form that is fastest here.
+
+    On a CPU a GEMM over channels-last memory beats the library's 1x1 convolution; elsewhere (and in
+    exported graphs) the convolution is the form that compilers know.
+    """
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight[:, :, None, None], bias)
+
+
+class _Slimmable(nn.Module):
+    """Channel bookkeeping shared by the layers below."""
+
+    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.in_channels = tuple(in_channels)
+        self.out_channels = tuple(out_channels)
+        self.bias = nn.Parameter(torch.zeros(len(self.out_channels), max(self.out_channels)))
+
+    def _bias(self, width: int) -> Tensor:
+        return self.bias[width, : self.out_channels[width]]
+
+    def extra_repr(self) -> str:
+        return f"in={self.in_channels}, out={self.out_channels}"
+
+
+class SlimPointwise(_Slimmable):
+    """1x1 convolution; ``weight (O, I)`` is a plain matrix, so matrix optimisers apply to it."""
+
+    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
+        super().__init__(in_channels, out_channels)
+        fan_in = max(self.in_channels)
+        self.weight = nn.Parameter(torch.randn(max(self.out_channels), fan_in) / math.sqrt(fan_in))
+
+    def matrix(self, width: int) -> Tensor:
+        """The slice of the weight that ``width`` uses, ``(out[width], in[width])``."""
+        return self.weight[: self.out_channels[width], : self.in_channels[width]]
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        return pointwise(x, self.matrix(width), self._bias(width))
+
+
+class SlimConv3x3(_Slimmable):
+    """Dense zero-padded 3x3 convolution, stride 1 or 2."""
+
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: Sequence[int], stride: int = 1
+    ) -> None:
+        super().__init__(in_channels, out_channels)
+        self.stride = stride
+        fan_in = 9 * max(self.in_channels)
+        shape = (max(self.out_channels), max(self.in_channels), 3, 3)
+        self.weight = nn.Parameter(torch.randn(shape) / math.sqrt(fan_in))
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        weight = self.weight[: self.out_channels[width], : self.in_channels[width]]
+        return F.conv2d(x, weight, self._bias(width), stride=self.stride, padding=1)
+
+
+class SlimDepthwise3x3(_Slimmable):
+    """Depthwise zero-padded 3x3 convolution, initialised near the identity."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(channels, channels)
+        weight = torch.randn(max(channels), 1, 3, 3) * 0.1
+        weight[:, :, 1, 1] += 1.0
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        channels = self.out_channels[width]
+        return F.conv2d(x, self.weight[:channels], self._bias(width), padding=1, groups=channels)
+
+
+class DepthConvBlock(nn.Module):
+    """Depth-conv block: mixing (1x1, depthwise 3x3, 1x1) and a gated pointwise FFN, both residual.
+
+    Almost all its work is in GEMMs; spatial context costs nine multiplications a value (the block
+    shape of DCVC-RT, Jia et al., CVPR 2025). The last projection of each branch starts at zero: a
+    new block is the identity.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.mix_in = SlimPointwise(channels, channels)
+        self.mix_spatial = SlimDepthwise3x3(channels)
+        self.mix_out = SlimPointwise(channels, channels)
+        self.ffn_gate = SlimPointwise(channels, channels)
+        self.ffn_value = SlimPointwise(channels, channels)
+        self.ffn_out = SlimPointwise(channels, channels)
+        nn.init.zeros_(self.mix_out.weight)
+        nn.init.zeros_(self.ffn_out.weight)
+
+    def forward(self, x: Tensor, width: int) -> Tensor:
+        mixed = self.mix_spatial(F.silu(self.mix_in(x, width)), width)
+        x = x + self.mix_out(mixed, width)
+        gated = F.silu(self.ffn_gate(x, width)) * self.ffn_value(x, width)
+        return x + self.ffn_out(gated, width)
