@@ -1,0 +1,248 @@
+"""Trainer of the base codec: ``icmh train base --config FILE``.
+
+Every step trains the largest and the smallest width, and now and then one between, each on its own
+crops over the whole quality range. Randomness is a function of (seed, step, process), so a run that
+was killed and resumed ends where an unbroken one would.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from icmh_rt.errors import TrainingError
+from icmh_rt.models.slimmable_hyperprior import QUALITY_MAX, QUALITY_MIN, SlimmableHyperprior
+from icmh_rt.training.config import TrainConfig, from_dict
+from icmh_rt.training.data import CropSource, step_rng
+from icmh_rt.training.klt import initialise_klt
+from icmh_rt.training.objective import Outcome, RateDistortion
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+_KLT_PURPOSE = 1  # separates the initialisation's crops from the steps' crops
+
+
+def learning_rate_factor(config: TrainConfig, step: int) -> float:
+    """Warm-up, plateau, linear decay; 1.0 on the plateau."""
+    o = config.optimizer
+    warmup = min(1.0, (step + 1) / max(1, o.warmup_steps))
+    left = (o.steps - step) / max(1.0, o.decay_fraction * o.steps)
+    return warmup * max(o.final_lr_fraction, min(1.0, left))
+
+
+def widths_of_step(config: TrainConfig, step: int) -> list[int]:
+    """Width indices that ``step`` trains: largest, smallest, and every so often one between."""
+    last = len(config.model.widths) - 1
+    widths = [last] if last == 0 else [last, 0]
+    if last > 1 and config.middle_every > 0 and step % config.middle_every == 0:
+        widths.append(1 + (step // config.middle_every) % (last - 1))
+    return widths
+
+
+def crop_of_step(config: TrainConfig, step: int) -> tuple[int, int]:
+    """Side and count of the crops that ``step`` trains on, constant in pixels."""
+    size = config.data.crop
+    for fraction, scheduled in config.data.crop_schedule:
+        if step >= fraction * config.optimizer.steps:
+            size = scheduled
+    return size, max(1, round(config.data.batch * (config.data.crop / size) ** 2))
+
+
+def parameter_groups(config: TrainConfig, model: SlimmableHyperprior) -> list[dict[str, Any]]:
+    """Adam's groups with their plateau rates; the quality tables, logarithms, move faster."""
+    tables = list(model.quality_tables.parameters())
+    in_tables = {id(p) for p in tables}
+    others = [p for p in model.parameters() if id(p) not in in_tables]
+    rates = (config.optimizer.lr, config.optimizer.table_lr)
+    return [
+        {"params": params, "lr": rate, "base_lr": rate}
+        for params, rate in zip((others, tables), rates, strict=True)
+    ]
+
+
+class BaseTrainer:
+    """One training run; :meth:`run` trains to the configured step and leaves a checkpoint."""
+
+    def __init__(self, config: TrainConfig, resume: bool = False) -> None:
+        self.config = config
+        self.folder = Path(config.output)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.accelerator = Accelerator()
+        self.rank = self.accelerator.process_index
+        largest = max([config.data.crop, *(size for _, size in config.data.crop_schedule)])
+        self.source = CropSource(config.data.folder, min_size=largest)
+
+        torch.manual_seed(config.seed)
+        model = SlimmableHyperprior(config.model)
+        if config.klt_crops:
+            rng = step_rng(config.seed, 0, 0, [_KLT_PURPOSE])
+            crops = self.source.crops(rng, config.klt_crops, config.data.crop)
+            initialise_klt(model, torch.from_numpy(crops).float() / 255.0)
+        model = model.to(memory_format=torch.channels_last)
+        self.objective = RateDistortion(
+            model,
+            config.loss_exponent,
+            torch.bfloat16 if config.precision == "bf16" else None,
+        )
+        self.optimizer = torch.optim.Adam(parameter_groups(config, model), betas=(0.9, 0.98))
+        self.step = 0
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
+        self.model = model
+        self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        if resume:
+            self.load(self.folder / CHECKPOINT)
+        elif (self.folder / CHECKPOINT).exists():
+            raise TrainingError(
+                f"{str(self.folder / CHECKPOINT)!r} exists; pass --resume to go on with it or "
+                "choose another output folder"
+            )
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": json.dumps(self.config.to_dict()),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint beside its final name, then rename: a kill leaves the old one
+        whole.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        target = self.folder / CHECKPOINT
+        temporary = target.with_suffix(".tmp")
+        torch.save(self.state(), temporary)
+        os.replace(temporary, target)
+
+    def load(self, path: Path) -> None:
+        state = load_checkpoint_file(path)
+        if state["config_model"] != self.config.model:
+            raise TrainingError(f"{str(path)!r} holds a model of other sizes than the config's")
+        self.model.load_state_dict(state["model"])
+        self.ema = state["ema"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def batches(self, step: int) -> list[tuple[int, Tensor, Tensor]]:
+        """Crops and qualities of ``step`` on this process; qualities are stratified over the
+        range.
+        """
+        rng = step_rng(self.config.seed, step + 1, self.rank)
+        size, count = crop_of_step(self.config, step)
+        out = []
+        for width in widths_of_step(self.config, step):
+            crops = torch.from_numpy(self.source.crops(rng, count, size))
+            position = (np.arange(count) + rng.random(count)) / count
+            quality = torch.from_numpy(QUALITY_MIN + (QUALITY_MAX - QUALITY_MIN) * position)
+            images = crops.to(self.accelerator.device).float().div_(255.0)
+            images = images.contiguous(memory_format=torch.channels_last)
+            out.append((width, images, quality.float().to(self.accelerator.device)))
+        return out
+
+    def train_step(self) -> list[tuple[int, Outcome]]:
+        step = self.step
+        factor = learning_rate_factor(self.config, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + self.rank)
+        batches = self.batches(step)
+        loss, outcomes = self.wrapped(batches)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        if not math.isfinite(loss.item()):
+            raise TrainingError(f"loss is {loss.item()} at step {step}; lower the learning rates")
+        self.optimizer.step()
+        self.step += 1
+        self._update_ema()
+        return [(width, o) for (width, _, _), o in zip(batches, outcomes, strict=True)]
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        decay = min(self.config.optimizer.ema_decay, (self.step + 1) / (self.step + 10))
+        current = self.model.state_dict()
+        averaged, values = [], []
+        for name, average in self.ema.items():
+            averaged.append(average)
+            values.append(current[name])
+        torch._foreach_lerp_(averaged, values, 1.0 - decay)
+
+    def run(self, until: int | None = None, progress: bool = True) -> None:
+        """Train to step ``until`` (the configured end by default), logging and checkpointing."""
+        end = min(until or self.config.optimizer.steps, self.config.optimizer.steps)
+        window: dict[int, list[tuple[float, float]]] = {}
+        started, first = time.monotonic(), self.step
+        bar = tqdm(
+            total=end,
+            initial=self.step,
+            unit="step",
+            disable=not (progress and self.accelerator.is_main_process),
+        )
+        while self.step < end:
+            for width, outcome in self.train_step():
+                psnr = -10.0 * torch.log10(outcome.mse.detach()).mean().item()
+                window.setdefault(width, []).append((outcome.bpp.detach().mean().item(), psnr))
+            bar.update(1)
+            if self.step % self.config.log_every == 0 or self.step == end:
+                seconds = (time.monotonic() - started) / (self.step - first)
+                self._log(window, seconds, bar)
+                window = {}
+            if self.step % self.config.checkpoint_every == 0 or self.step == end:
+                self.save()
+        bar.close()
+
+    def _log(self, window: dict[int, list[tuple[float, float]]], seconds: float, bar: tqdm) -> None:
+        widths = {
+            str(self.config.model.widths[index]): {
+                "bpp": round(float(np.mean([b for b, _ in rows])), 4),
+                "psnr_db": round(float(np.mean([p for _, p in rows])), 3),
+            }
+            for index, rows in sorted(window.items())
+        }
+        record = {
+            "step": self.step,
+            "lr_factor": round(learning_rate_factor(self.config, self.step), 4),
+            "seconds_per_step": round(seconds, 4),
+            "widths": widths,
+        }
+        if self.accelerator.is_main_process:
+            with open(self.folder / LOG, "a", encoding="utf-8") as log:
+                log.write(json.dumps(record) + "\n")
+            text = "  ".join(
+                f"{w}: {v['bpp']:.3f} bpp {v['psnr_db']:.2f} dB" for w, v in widths.items()
+            )
+            bar.set_postfix_str(text)
+
+
+def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
+    """A trainer's checkpoint with its parsed configuration; TrainingError when it is not one."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        config = from_dict(json.loads(state["config"]))
+    except FileNotFoundError:
+        raise TrainingError(f"no checkpoint at {str(path)!r}; train first") from None
+    except (KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingError(f"{str(path)!r} is not a trainer's checkpoint: {reason}") from None
+    state["config"] = config
+    state["config_model"] = config.model
+    return state

@@ -1,0 +1,36 @@
+"""Arguments and execution of ``icmh bundle``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from icmh_rt.bundle import save
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``icmh bundle`` to its parser."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what `icmh train base` saved")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="bundle folder")
+    parser.add_argument("--data", required=True, metavar="DIR", help="images to calibrate on")
+    parser.add_argument("--name", default="default", help="name of the bundle (%(default)s)")
+    parser.add_argument("--crops", type=int, default=48, metavar="N", help="crops (%(default)s)")
+    parser.add_argument("--weights", choices=("ema", "model"), default="ema")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fold, write, and print what was written; returns the process's exit code."""
+    from icmh_rt.training.fold import describe, fold
+
+    bundle = fold(
+        args.checkpoint,
+        args.data,
+        args.name,
+        args.crops,
+        args.weights,
+        report=lambda text: print(text, file=sys.stderr),
+    )
+    fingerprint = save(bundle, args.output)
+    print(json.dumps({"fingerprint": fingerprint, **describe(bundle)}, indent=1))
+    return 0
