@@ -1,0 +1,312 @@
+"""A model bundle: one folder with ``bundle.json`` (what it is) and ``model.safetensors`` (its
+arrays).
+
+``name_of`` and ``installed`` read the JSON only; they need neither torch nor safetensors. Nothing
+is ever unpickled. The fingerprint is the start of a SHA-256 over both files' contents, so two
+bundles that would code differently never share one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icmh_rt import rans
+from icmh_rt._files import replace_file
+from icmh_rt.bitstream import FINGERPRINT_BYTES, TASKS, width_to_id
+from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
+from icmh_rt.models.integer_network import IntegerHyperSynthesis
+
+BUNDLE_FORMAT = 1
+MANIFEST = "bundle.json"
+WEIGHTS = "model.safetensors"
+INSTALLED = Path(__file__).resolve().parent / "bundles"
+DEFAULT_BUNDLE = "default"
+QUALITIES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class WidthTables:
+    """What quality means at one width; row ``quality - 1`` of every table. Q = 100.
+
+    Args:
+        gain: float32 ``(Q, M)``, what the encoder multiplies the latent with before rounding.
+        inverse_gain: float32 ``(Q, M)``, what the decoder multiplies with; part of the format.
+        hyper_gain: float32 ``(Q, Z)``, the same as ``gain`` for the hyper-latent.
+        hyper_index: uint8 ``(Q, Z)``, the table row that codes each hyper-latent channel.
+        hyper_synthesis: the integer network h_s.
+    """
+
+    gain: np.ndarray
+    inverse_gain: np.ndarray
+    hyper_gain: np.ndarray
+    hyper_index: np.ndarray
+    hyper_synthesis: IntegerHyperSynthesis
+
+    def __post_init__(self) -> None:
+        m, z = self.hyper_synthesis.latent_channels, self.hyper_synthesis.z_channels
+        wanted = {
+            "gain": (np.float32, m),
+            "inverse_gain": (np.float32, m),
+            "hyper_gain": (np.float32, z),
+            "hyper_index": (np.uint8, z),
+        }
+        for name, (dtype, channels) in wanted.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.shape != (QUALITIES, channels):
+                raise BundleError(
+                    f"bundle table {name!r} is {array.dtype} {array.shape}, not "
+                    f"{np.dtype(dtype)} {(QUALITIES, channels)}"
+                )
+            if array.dtype == np.float32 and not (np.isfinite(array).all() and array.min() > 0):
+                raise BundleError(f"bundle table {name!r} has a value that is not positive")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """One model, in memory.
+
+    Args:
+        name: what it is called.
+        config: sizes of the network, as ``SlimmableHyperpriorConfig.to_dict`` gives them.
+        tasks: the tasks it has weights for.
+        transforms: float16 or float32 arrays of g_a, h_a and g_s, keyed like their state dict.
+        widths: the quality tables and integer network of each width multiplier.
+        tables: the quantized CDF tables, one row a scale index.
+        training: how it was trained; information only.
+        fingerprint: hex digits that identify it in streams.
+    """
+
+    name: str
+    config: dict[str, Any]
+    tasks: tuple[str, ...]
+    transforms: dict[str, np.ndarray]
+    widths: dict[float, WidthTables]
+    tables: rans.Tables
+    training: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        for width, tables in self.widths.items():
+            network = tables.hyper_synthesis
+            used = max(network.scales - 1, int(tables.hyper_index.max()))
+            if used >= self.tables.num_tables:
+                raise BundleError(
+                    f"width {width} uses scale index {used}, the bundle has "
+                    f"{self.tables.num_tables} tables"
+                )
+        unknown = sorted(set(self.tasks) - set(TASKS))
+        if unknown or not self.tasks or not self.widths:
+            raise BundleError(f"bundle has tasks {list(self.tasks)} and widths {list(self.widths)}")
+
+    def width(self, width: float) -> tuple[float, WidthTables]:
+        """The bundle's own value of ``width`` and its tables; OptionError when it has no such
+        width.
+        """
+        if isinstance(width, (int, float)) and not isinstance(width, bool):
+            for value, tables in self.widths.items():
+                if abs(value - width) < 1e-6:
+                    return value, tables
+        raise OptionError(
+            f"width {width!r} is not in bundle {self.name!r}: use one of "
+            f"{', '.join(map(str, self.widths))}"
+        )
+
+    def task(self, task: str) -> str:
+        """``task`` if the bundle has it; OptionError otherwise."""
+        if task in self.tasks:
+            return task
+        what = "not in bundle" if task in TASKS else "unknown; not in bundle"
+        raise OptionError(
+            f"task {task!r} is {what} {self.name!r}: use one of {', '.join(self.tasks)}"
+        )
+
+
+# -- finding ---------------------------------------------------------------------------------------
+
+
+def installed() -> Iterator[tuple[str, Path]]:
+    """(name, folder) of the bundles that came with the package."""
+    if INSTALLED.is_dir():
+        for folder in sorted(INSTALLED.iterdir()):
+            if (folder / MANIFEST).is_file():
+                yield folder.name, folder
+
+
+def name_of(fingerprint: str) -> str | None:
+    """Name of the installed bundle with this fingerprint, or None."""
+    for name, folder in installed():
+        if _read_manifest(folder).get("fingerprint") == fingerprint:
+            return name
+    return None
+
+
+def find(model: str | Path) -> Path:
+    """Folder of ``model``: an installed bundle's name or a path to a bundle folder.
+
+    Raises:
+        BundleError: there is neither.
+    """
+    names = dict(installed())
+    if str(model) in names:
+        return names[str(model)]
+    folder = Path(model)
+    if (folder / MANIFEST).is_file():
+        return folder
+    raise BundleError(
+        f"no bundle {str(model)!r}: installed ones are {', '.join(names) or 'none'}; or give the "
+        f"path of a folder with {MANIFEST}"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _load_cached(folder: Path, stamp: tuple[int, ...]) -> Bundle:
+    return _load(folder)
+
+
+def load(model: str | Path | Bundle = DEFAULT_BUNDLE) -> Bundle:
+    """A bundle by name, path, or as it is; the last few are kept in memory until they change on
+    disk.
+
+    Raises:
+        BundleError: it does not exist, is damaged, or fails the integer network's proof.
+        BackendUnavailableError: safetensors is not installed.
+    """
+    if isinstance(model, Bundle):
+        return model
+    if not isinstance(model, (str, Path)):
+        raise OptionError(f"model is a {type(model).__name__}; give a bundle's name or path")
+    folder = find(model).resolve()
+    try:
+        stamp = tuple((folder / name).stat().st_mtime_ns for name in (MANIFEST, WEIGHTS))
+    except OSError as error:
+        raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
+    return _load_cached(folder, stamp)
+
+
+# -- reading and writing ---------------------------------------------------------------------------
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{str(path)!r} cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("bundle_format") != BUNDLE_FORMAT:
+        found = manifest.get("bundle_format") if isinstance(manifest, dict) else None
+        raise BundleError(
+            f"{str(path)!r} is of bundle format {found!r}; this icmh_rt reads {BUNDLE_FORMAT}"
+        )
+    return manifest
+
+
+def _fingerprint(manifest: Mapping[str, Any], weights: bytes) -> str:
+    """Of everything that can change a stream or a picture; notes on the training cannot."""
+    kept = {k: v for k, v in manifest.items() if k not in ("fingerprint", "training", "name")}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+    digest.update(hashlib.sha256(weights).digest())
+    return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise BackendUnavailableError(
+            "reading a bundle needs safetensors: pip install 'icmh-rt[torch]'"
+        ) from None
+    return safetensors.numpy
+
+
+def _prefix(width: float) -> str:
+    return f"width.{width_to_id(width)}."
+
+
+_TRANSFORMS = "transforms."
+_TABLES = "tables."
+_WIDTH_ARRAYS = ("gain", "inverse_gain", "hyper_gain", "hyper_index")
+
+
+def _load(folder: Path) -> Bundle:
+    manifest = _read_manifest(folder)
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
+    fingerprint = _fingerprint(manifest, weights)
+    if fingerprint != manifest.get("fingerprint"):
+        raise BundleError(
+            f"bundle {str(folder)!r} is damaged: its contents have fingerprint {fingerprint}, it "
+            f"says {manifest.get('fingerprint')!r}; install it again"
+        )
+    safetensors = _safetensors()
+    try:
+        arrays = safetensors.load(weights)
+        widths = {}
+        for width in manifest["widths"]:
+            prefix = _prefix(width)
+            network = IntegerHyperSynthesis.from_tensors(
+                arrays, manifest["hyper_synthesis"][str(width)], prefix + "h_s."
+            )
+            tables = {name: arrays[prefix + name] for name in _WIDTH_ARRAYS}
+            widths[width] = WidthTables(hyper_synthesis=network, **tables)
+        return Bundle(
+            name=manifest["name"],
+            config=manifest["config"],
+            tasks=tuple(manifest["tasks"]),
+            transforms={
+                k.removeprefix(_TRANSFORMS): v
+                for k, v in arrays.items()
+                if k.startswith(_TRANSFORMS)
+            },
+            widths=widths,
+            tables=rans.Tables.from_arrays(
+                {k.removeprefix(_TABLES): v for k, v in arrays.items() if k.startswith(_TABLES)}
+            ),
+            training=manifest.get("training", {}),
+            fingerprint=fingerprint,
+        )
+    except KeyError as error:
+        raise BundleError(f"bundle {str(folder)!r} lacks {error.args[0]!r}") from None
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
+
+
+def save(bundle: Bundle, folder: str | Path) -> str:
+    """Write ``bundle`` to ``folder`` and return its fingerprint; equal bundles give equal files."""
+    folder = Path(folder)
+    arrays = {_TRANSFORMS + k: v for k, v in bundle.transforms.items()}
+    arrays |= {_TABLES + k: v for k, v in bundle.tables.to_arrays().items()}
+    described = {}
+    for width, tables in bundle.widths.items():
+        prefix = _prefix(width)
+        tensors, described[str(width)] = tables.hyper_synthesis.to_tensors(prefix + "h_s.")
+        arrays |= tensors
+        arrays |= {prefix + name: getattr(tables, name) for name in _WIDTH_ARRAYS}
+    contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
+    weights = _safetensors().save(contiguous)
+    manifest = {
+        "bundle_format": BUNDLE_FORMAT,
+        "name": bundle.name,
+        "architecture": "slimmable_hyperprior",
+        "config": bundle.config,
+        "tasks": list(bundle.tasks),
+        "widths": list(bundle.widths),
+        "hyper_synthesis": described,
+        "training": bundle.training,
+    }
+    manifest["fingerprint"] = _fingerprint(json.loads(json.dumps(manifest)), weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replace_file(folder / WEIGHTS) as file:
+        file.write(weights)
+    with replace_file(folder / MANIFEST) as file:
+        file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    return manifest["fingerprint"]

@@ -1,0 +1,309 @@
+"""The codec: image -> transforms -> symbols -> bytes, and back.
+
+`Encoder` and `Decoder` hold settings and a backend and no other state; one object may be used by
+many threads. A stream names the bundle that made it and carries checksums of its bytes and of its
+decoded symbols, so a decoder gives the right latents or an error, never a wrong picture.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icmh_rt import _native, bitstream, rans
+from icmh_rt.backends import Backend, Latents, create
+from icmh_rt.backends.base import Stopwatch, hyper_shape, latent_shape
+from icmh_rt.bundle import DEFAULT_BUNDLE, Bundle, WidthTables, load
+from icmh_rt.errors import BitstreamError, ImageError, ModelMismatchError, OptionError
+from icmh_rt.gaussian import ScaleTable
+from icmh_rt.images import load_image
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeReport:
+    """What `Encoder.encode_detailed` returns.
+
+    data: the stream · estimated_bits: -log2 likelihood of all symbols under the model's
+    Gaussians, what research code reports as the rate · times: seconds by stage · latents: what
+    was coded.
+    """
+
+    data: bytes
+    estimated_bits: float
+    times: dict[str, float]
+    latents: Latents = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedLatents:
+    """What `Decoder.latents` returns: everything exact that a stream holds.
+
+    y_hat: float32 ``(h, w, M)``, the dequantized latent, equal bits on every device · symbols_z,
+    symbols_y: int32 · indexes_y: uint8 scale indexes · header: of the stream.
+    """
+
+    y_hat: np.ndarray
+    symbols_z: np.ndarray
+    symbols_y: np.ndarray
+    indexes_y: np.ndarray
+    header: bitstream.Header
+
+
+class Encoder:
+    """Turns images into streams.
+
+    Args:
+        width: channel multiplier of the transforms: compute. One of the bundle's widths.
+        task: what the stream is for; one of the bundle's tasks.
+        quality: 1 (smallest stream) to 100 (best picture), a whole number: rate.
+        model: name of an installed bundle, path of a bundle folder, or a `Bundle`.
+        backend: "auto" (the fastest that is installed) or a name of
+            ``icmh_rt.backends.available()``.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N".
+        dtype: what the transforms compute in: "auto", "fp32", "bf16" or "fp16". Streams of every
+            dtype
+            decode everywhere.
+        max_pixels: refuse larger images.
+
+    Raises:
+        OptionError: a value that is not allowed; the message lists those that are.
+        BundleError: the bundle does not exist or is damaged.
+        BackendUnavailableError: the backend or the device cannot be used here.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        task: str = "human",
+        quality: int = 50,
+        model: str | Path | Bundle = DEFAULT_BUNDLE,
+        backend: str = "auto",
+        device: str = "auto",
+        *,
+        dtype: str = "auto",
+        max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
+    ) -> None:
+        self._bundle = load(model)
+        self.width, self._tables = self._bundle.width(width)
+        self.task = self._bundle.task(task)
+        self.quality = _whole("quality", quality, bitstream.MIN_QUALITY, bitstream.MAX_QUALITY)
+        self.max_pixels = _whole("max_pixels", max_pixels, 1, None)
+        self._backend = create(self._bundle, backend, device, dtype)
+
+    @property
+    def model(self) -> str:
+        """Name of the bundle."""
+        return self._bundle.name
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the transforms."""
+        return self._backend
+
+    def encode(self, image: Any) -> bytes:
+        """Encode one image.
+
+        Args:
+            image: path, PIL.Image, uint8 array ``(H, W, 3)`` or ``(H, W)``, or uint8 torch tensor
+                ``(3, H, W)``.
+
+        Returns:
+            The stream (docs/bitstream.md).
+
+        Raises:
+            ImageError: it cannot be read or has no safe meaning as 8-bit RGB.
+        """
+        return self.encode_detailed(image).data
+
+    def encode_batch(self, images: Iterable[Any]) -> list[bytes]:
+        """Encode images of any mix of sizes, in order; the same bytes as `encode` gives each."""
+        if isinstance(images, (str, bytes, Path, np.ndarray)):
+            raise ImageError(
+                f"images is a single {type(images).__name__}; give a list, or use encode"
+            )
+        return [self.encode(image) for image in images]
+
+    def encode_detailed(self, image: Any) -> EncodeReport:
+        """`encode` with the model's rate estimate, the time of each stage and the latents."""
+        watch = Stopwatch()
+        pixels = load_image(image, max_pixels=self.max_pixels)
+        watch.lap("read")
+        latents = self._backend.encode_transforms(pixels, self.width, self.task, self.quality)
+        watch = _continue(watch, latents.times)
+        indexes_z = _indexes_z(self._tables, self.quality, latents.symbols_z.shape)
+        z_section = rans.encode(latents.symbols_z, indexes_z, self._bundle.tables)
+        y_section = rans.encode(latents.symbols_y, latents.indexes_y, self._bundle.tables)
+        watch.lap("entropy_coding")
+        header = bitstream.Header(
+            format_version=bitstream.FORMAT_VERSION,
+            flags=0,
+            fingerprint=self._bundle.fingerprint,
+            width=self.width,
+            task=self.task,
+            quality=self.quality,
+            image_size=pixels.shape[:2],
+            latent_checksum=_checksum(latents),
+        )
+        data = bitstream.pack(header, z_section, y_section)
+        watch.lap("pack")
+        scales = _scale_table(self._bundle)
+        estimated = scales.bits(latents.symbols_z, indexes_z)
+        estimated += scales.bits(latents.symbols_y, latents.indexes_y)
+        return EncodeReport(data, estimated, watch.times, latents)
+
+    def __repr__(self) -> str:
+        return (
+            f"Encoder(width={self.width}, task={self.task!r}, quality={self.quality}, "
+            f"model={self.model!r}, backend={self._backend!r})"
+        )
+
+
+class Decoder:
+    """Turns streams into images; width, task and quality come from the stream.
+
+    Args:
+        model, backend, device, dtype: as for `Encoder`.
+        max_pixels: refuse streams that claim larger images, before anything is allocated.
+
+    Raises:
+        As for `Encoder`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Bundle = DEFAULT_BUNDLE,
+        backend: str = "auto",
+        device: str = "auto",
+        *,
+        dtype: str = "auto",
+        max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
+    ) -> None:
+        self._bundle = load(model)
+        self.max_pixels = _whole("max_pixels", max_pixels, 1, None)
+        self._backend = create(self._bundle, backend, device, dtype)
+
+    @property
+    def model(self) -> str:
+        """Name of the bundle."""
+        return self._bundle.name
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the transforms."""
+        return self._backend
+
+    def decode(self, data: Any) -> np.ndarray:
+        """Decode one stream to uint8 ``(H, W, 3)``.
+
+        Raises:
+            BitstreamError: truncated, altered, of another version, or larger than ``max_pixels``.
+            ModelMismatchError: made by another bundle than this decoder's.
+        """
+        latents = self.latents(data)
+        header = latents.header
+        return self._backend.synthesis(latents.y_hat, header.width, header.task, header.image_size)
+
+    def latents(self, data: Any) -> DecodedLatents:
+        """The decoded latents of a stream, without drawing the picture. Raises as `decode`."""
+        stream = bitstream.parse(data, max_pixels=self.max_pixels)
+        header = stream.header
+        tables = self._tables_of(header)
+        network = tables.hyper_synthesis
+        z_shape = (*hyper_shape(header.image_size), network.z_channels)
+        indexes_z = _indexes_z(tables, header.quality, z_shape)
+        symbols_z = rans.decode(stream.z_section, indexes_z, self._bundle.tables)
+        shape = latent_shape(header.image_size)
+        mean, indexes_y = self._backend.hyper_synthesis(symbols_z, tables, header.quality, shape)
+        symbols_y = rans.decode(stream.y_section, indexes_y, self._bundle.tables)
+        found = _checksum(Latents(symbols_z, symbols_y, indexes_y))
+        if found != header.latent_checksum:
+            raise BitstreamError(
+                f"decoded latents have checksum 0x{found:08x}, the encoder's had "
+                f"0x{header.latent_checksum:08x}: this decoder disagrees with the encoder; "
+                "report it with both versions of icmh_rt"
+            )
+        y_hat = self._backend.dequantize(symbols_y, mean, tables, header.quality)
+        return DecodedLatents(y_hat, symbols_z, symbols_y, indexes_y, header)
+
+    def features(self, data: Any) -> dict[str, np.ndarray]:
+        """Intermediate features of a vision network, for streams whose task has a feature head.
+
+        Raises:
+            OptionError: the bundle has no feature head for the stream's task.
+        """
+        header = bitstream.read_header(data, max_pixels=self.max_pixels)
+        self._tables_of(header)
+        raise OptionError(
+            f"bundle {self.model!r} has no feature head for task {header.task!r}: decode the image "
+            "instead"
+        )
+
+    def _tables_of(self, header: bitstream.Header) -> WidthTables:
+        """Refuse streams of another bundle, naming both sides."""
+        bundle = self._bundle
+        if header.fingerprint != bundle.fingerprint:
+            raise ModelMismatchError(
+                f"stream was made with bundle {header.fingerprint}, this decoder has "
+                f"{bundle.fingerprint} ({bundle.name!r}): load the stream's bundle with model=..."
+            )
+        try:
+            bundle.task(header.task)
+            return bundle.width(header.width)[1]
+        except OptionError as error:
+            raise BitstreamError(f"stream cannot be decoded: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"Decoder(model={self.model!r}, backend={self._backend!r})"
+
+
+def _whole(name: str, value: Any, low: int, high: int | None) -> int:
+    allowed = (
+        f"a whole number of at least {low}" if high is None else f"a whole number {low} to {high}"
+    )
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < low or (high and number > high):
+        raise OptionError(f"{name} is {value!r}: it must be {allowed}")
+    return number
+
+
+def _continue(watch: Stopwatch, times: dict[str, float]) -> Stopwatch:
+    """A stopwatch that starts now and has counted what both have."""
+    following = Stopwatch()
+    following.times = {**watch.times, **times}
+    return following
+
+
+def _indexes_z(tables: WidthTables, quality: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Table row of every hyper-latent symbol, uint8 of ``shape``: one a channel."""
+    return np.ascontiguousarray(np.broadcast_to(tables.hyper_index[quality - 1], shape))
+
+
+def _checksum(latents: Latents) -> int:
+    """CRC-32C over the symbols (int32, little-endian) and the scale indexes, all in C order."""
+    value = 0
+    for array, dtype in (
+        (latents.symbols_z, "<i4"),
+        (latents.symbols_y, "<i4"),
+        (latents.indexes_y, "u1"),
+    ):
+        value = _native.crc32c(np.ascontiguousarray(array, dtype), value)
+    return value
+
+
+def _scale_table(bundle: Bundle) -> ScaleTable:
+    config = bundle.config
+    key = (config["scale_min"], config["scale_max"], config["scale_levels"])
+    if key not in _scale_tables:
+        _scale_tables[key] = ScaleTable(*key)
+    return _scale_tables[key]
+
+
+_scale_tables: dict[tuple[float, float, int], ScaleTable] = {}
