@@ -1,0 +1,43 @@
+"""Writing files so that nobody ever sees half of one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file next to `path`; it takes that name when the block ends well.
+
+    Where the block raises (Ctrl-C included) the temporary file is removed and whatever was at
+    `path` stays untouched. A symbolic link is followed: its target is replaced.
+
+    Raises:
+        OSError: the folder is missing or not writable, or `path` is not an ordinary file
+            (replacing a device such as /dev/null would destroy it).
+    """
+    target = Path(os.path.realpath(path))
+    with suppress(FileNotFoundError):
+        mode = target.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(f"{path} is a folder: name a file in it")
+        if not stat.S_ISREG(mode):
+            raise OSError(f"{path} is not an ordinary file: choose another name")
+    # Same folder, because only a rename inside one file system is atomic. Made with os.open and
+    # not tempfile, whose files are private to the user whatever the umask says.
+    temporary = target.with_name(f".{target.name[:80]}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
