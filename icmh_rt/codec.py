@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,23 @@ from icmh_rt.images import load_image
 class EncodeReport:
     """What `Encoder.encode_detailed` returns.
 
-    data: the stream · estimated_bits: -log2 likelihood of all symbols under the model's
-    Gaussians, what research code reports as the rate · times: seconds by stage · latents: what
-    was coded.
+    data: the stream · times: seconds by stage · latents: what was coded · indexes_z: uint8, the
+    table row of each hyper-latent symbol.
     """
 
     data: bytes
-    estimated_bits: float
     times: dict[str, float]
     latents: Latents = field(repr=False)
+    indexes_z: np.ndarray = field(repr=False)
+    scales: ScaleTable = field(repr=False)
+
+    @cached_property
+    def estimated_bits(self) -> float:
+        """-log2 likelihood of all symbols under the trained Gaussians: the rate research code
+        reports.
+        """
+        bits = self.scales.bits(self.latents.symbols_z, self.indexes_z)
+        return bits + self.scales.bits(self.latents.symbols_y, self.latents.indexes_y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,10 +160,7 @@ class Encoder:
         )
         data = bitstream.pack(header, z_section, y_section)
         watch.lap("pack")
-        scales = _scale_table(self._bundle)
-        estimated = scales.bits(latents.symbols_z, indexes_z)
-        estimated += scales.bits(latents.symbols_y, latents.indexes_y)
-        return EncodeReport(data, estimated, watch.times, latents)
+        return EncodeReport(data, watch.times, latents, indexes_z, _scale_table(self._bundle))
 
     def __repr__(self) -> str:
         return (

@@ -12,7 +12,11 @@ from torch import Tensor
 from icmh_rt.backends.base import HYPER_STRIDE, LATENT_STRIDE, Backend
 from icmh_rt.bundle import Bundle
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
-from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior, SlimmableHyperpriorConfig
+from icmh_rt.models.slimmable_hyperprior import (
+    PATCH,
+    SlimmableHyperprior,
+    SlimmableHyperpriorConfig,
+)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -68,11 +72,16 @@ class TorchBackend(Backend):
 
     @torch.inference_mode()
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor:
-        pixels = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].to(self._dtype)
-        height, columns = image.shape[:2]
-        pad = (0, -columns % LATENT_STRIDE, 0, -height % LATENT_STRIDE)
-        pixels = F.pad(pixels, pad, mode="replicate").div_(255.0).sub_(0.5)
-        return self._model.g_a(pixels, self._config.width_index(width))
+        pad = [(0, -side % LATENT_STRIDE) for side in image.shape[:2]]
+        if any(after for _, after in pad):
+            image = np.pad(image, (*pad, (0, 0)), mode="edge")
+        height, columns = image.shape[0] // PATCH, image.shape[1] // PATCH
+        # Unshuffled while a pixel is still a byte: a quarter of the memory traffic of later.
+        patches = torch.from_numpy(image).to(self._device)
+        patches = patches.view(height, PATCH, columns, PATCH, 3).permute(0, 2, 4, 1, 3)
+        patches = patches.reshape(1, height, columns, 3 * PATCH * PATCH).to(self._dtype)
+        patches = patches.div_(255.0).sub_(0.5).permute(0, 3, 1, 2)
+        return self._model.g_a.from_patches(patches, self._config.width_index(width))
 
     @torch.inference_mode()
     def latent_to_host(self, y: Tensor) -> np.ndarray:

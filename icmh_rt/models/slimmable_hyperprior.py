@@ -43,9 +43,10 @@ class SlimmableHyperpriorConfig:
 
     ``channels``: feature maps at 1/8 resolution. ``latent_channels``: M, at 1/16; it falls slower
     than ``channels`` because a narrow latent caps the quality while costing little time.
-    ``hyper_latent_channels``: at 1/64. ``lambda_min``/``lambda_max``: rate-distortion trade-off
-    at quality 1 and 100, geometric in between, in the convention of CompressAI (bpp + lambda 255²
-    MSE).
+    ``hyper_latent_channels``: at 1/64. ``blocks_8``/``blocks_16``: how many depth-conv blocks run
+    at 1/8 and 1/16, the first ones of each stage: at narrow widths a block costs more time than
+    its few channels bring. ``lambda_min``/``lambda_max``: rate-distortion trade-off at quality 1
+    and 100, geometric in between, in the convention of CompressAI (bpp + lambda 255² MSE).
     """
 
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
@@ -53,8 +54,8 @@ class SlimmableHyperpriorConfig:
     latent_channels: tuple[int, ...] = (160, 192, 224, 256)
     hyper_channels: tuple[int, ...] = (48, 64, 80, 96)
     hyper_latent_channels: tuple[int, ...] = (32, 48, 56, 64)
-    blocks_8: int = 3
-    blocks_16: int = 3
+    blocks_8: tuple[int, ...] = (2, 3, 3, 3)
+    blocks_16: tuple[int, ...] = (1, 2, 3, 3)
     gain_anchors: int = 8
     lambda_min: float = 0.0008
     lambda_max: float = 0.14
@@ -93,18 +94,23 @@ class Analysis(nn.Module):
     def __init__(self, config: SlimmableHyperpriorConfig) -> None:
         super().__init__()
         c, m = config.channels, config.latent_channels
+        self.depth_8, self.depth_16 = config.blocks_8, config.blocks_16
         self.stem = SlimPointwise([3 * PATCH * PATCH] * len(c), c)
-        self.blocks_8 = nn.ModuleList(DepthConvBlock(c) for _ in range(config.blocks_8))
+        self.blocks_8 = nn.ModuleList(DepthConvBlock(c) for _ in range(max(config.blocks_8)))
         self.down = SlimConv3x3(c, m, stride=2)
-        self.blocks_16 = nn.ModuleList(DepthConvBlock(m) for _ in range(config.blocks_16))
+        self.blocks_16 = nn.ModuleList(DepthConvBlock(m) for _ in range(max(config.blocks_16)))
 
     def forward(self, x: Tensor, width: int) -> Tensor:
-        x = F.pixel_unshuffle(x, PATCH).contiguous(memory_format=torch.channels_last)
+        patches = F.pixel_unshuffle(x, PATCH)
+        return self.from_patches(patches.contiguous(memory_format=torch.channels_last), width)
+
+    def from_patches(self, x: Tensor, width: int) -> Tensor:
+        """The same from ``pixel_unshuffle(image, 8)``, ``(N, 192, H/8, W/8)``, channels-last."""
         x = self.stem(x, width)
-        for block in self.blocks_8:
+        for block in self.blocks_8[: self.depth_8[width]]:
             x = block(x, width)
         x = self.down(x, width)
-        for block in self.blocks_16:
+        for block in self.blocks_16[: self.depth_16[width]]:
             x = block(x, width)
         return x
 
@@ -117,17 +123,18 @@ class Synthesis(nn.Module):
     def __init__(self, config: SlimmableHyperpriorConfig) -> None:
         super().__init__()
         c, m = config.channels, config.latent_channels
-        self.blocks_16 = nn.ModuleList(DepthConvBlock(m) for _ in range(config.blocks_16))
+        self.depth_8, self.depth_16 = config.blocks_8, config.blocks_16
+        self.blocks_16 = nn.ModuleList(DepthConvBlock(m) for _ in range(max(config.blocks_16)))
         self.up = SlimPointwise(m, [4 * n for n in c])
-        self.blocks_8 = nn.ModuleList(DepthConvBlock(c) for _ in range(config.blocks_8))
+        self.blocks_8 = nn.ModuleList(DepthConvBlock(c) for _ in range(max(config.blocks_8)))
         self.head = SlimPointwise(c, [3 * PATCH * PATCH] * len(c))
 
     def forward(self, y: Tensor, width: int) -> Tensor:
         y = y.contiguous(memory_format=torch.channels_last)
-        for block in self.blocks_16:
+        for block in self.blocks_16[: self.depth_16[width]]:
             y = block(y, width)
         x = F.pixel_shuffle(self.up(y, width), 2).contiguous(memory_format=torch.channels_last)
-        for block in self.blocks_8:
+        for block in self.blocks_8[: self.depth_8[width]]:
             x = block(x, width)
         return F.pixel_shuffle(self.head(x, width), PATCH)
 
