@@ -1,9 +1,9 @@
 """Turns a trained float hyper-synthesis into an `IntegerHyperSynthesis`; numpy only.
 
 The budget is 24 bits for every sum, shared between weights and activations. How many of them a
-hidden map gets is chosen from calibration statistics so that the two rounding noises, of activations
-and of weights, are equal (`_best_range`); then every row's scale is the largest for which the proof
-holds. docs/integer_hyper_synthesis.md derives the formulas.
+hidden map gets is chosen from calibration statistics so that the two rounding noises, of
+activations and of weights, are equal (`_best_range`); then every row's scale is the largest for
+which the proof holds. docs/integer_hyper_synthesis.md derives the formulas.
 """
 
 from __future__ import annotations
@@ -314,8 +314,8 @@ def _best_range(
     """The integer range A of a map that lets its consumers see the least noise.
 
     With A steps to ``reach``, the inputs' rounding puts variance ``b / A**2`` into a row,
-    ``b = sum (w * reach)**2 / 12``. An accumulator unit is then ``bound / 2**24`` real units, and the
-    rounding of weights to it puts in ``a * A**2``, ``a = sum (rms / reach)**2 / 12 *
+    ``b = sum (w * reach)**2 / 12``. An accumulator unit is then ``bound / 2**24`` real units, and
+    the rounding of weights to it puts in ``a * A**2``, ``a = sum (rms / reach)**2 / 12 *
     (bound / 2**24)**2``. The total over rows, relative to each row's power, is least where both are
     equal: ``A**4 = sum b / sum a``.
     """
