@@ -9,6 +9,7 @@ entropy coders", arXiv:1402.3392).
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -171,7 +172,7 @@ class Tables:
                     )
             rows = [row[:count] for row, count in zip(rows, counts, strict=True)]
         if tail_masses is None:
-            tails = [max(0.0, 1.0 - float(row.sum())) for row in rows]
+            tails = [max(0.0, 1.0 - math.fsum(row)) for row in rows]
         else:
             tails = [float(mass) for mass in np.asarray(tail_masses, dtype=np.float64).ravel()]
         if len(tails) != num_rows:
@@ -436,7 +437,7 @@ def _quantize(name: str, masses: np.ndarray, total: int) -> np.ndarray:
         raise OptionError(f"{name} has a negative or non-finite probability; give a pmf")
     if masses.size > total:
         raise OptionError(f"{name} has {masses.size - 1} entries; {total} slots hold {total - 1}")
-    mass = float(masses.sum())
+    mass = math.fsum(masses)  # exact, whatever order numpy would add in
     if not mass > 0.0:
         raise OptionError(f"{name} and its tail have no mass; give a pmf")
     probabilities = (masses / mass).tolist()

@@ -1,0 +1,266 @@
+"""The rANS stream of docs/rans.md in plain Python: slow, and following the text line by line.
+
+The tests hold the C++ coder to these functions byte for byte. Nothing is shared with icmh_rt.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate, pairwise
+
+LOW = 2**16  # the smallest state
+
+
+class Corrupt(Exception):
+    """The data is not a stream."""
+
+
+class Row:
+    """One table row: the frequencies of its intervals, the last of which is the escape."""
+
+    def __init__(self, frequencies, offset):
+        self.frequencies = [int(f) for f in frequencies]
+        self.starts = [sum_before - f for f, sum_before in self._with_sums()]
+        self.offset = int(offset)
+        self.count = len(self.frequencies) - 1  # values that the row has
+
+    def _with_sums(self):
+        return zip(self.frequencies, accumulate(self.frequencies), strict=True)
+
+    def interval(self, symbol):
+        above = symbol - self.offset
+        return above if 0 <= above < self.count else self.count
+
+    def find(self, slot):
+        """The interval of a slot and the slot's place in it."""
+        interval = bisect_right(self.starts, slot) - 1
+        return interval, slot - self.starts[interval]
+
+
+def rows_of(tables):
+    """Rows of an icmh_rt.rans.Tables."""
+    return [
+        Row([b - a for a, b in pairwise(cdf[:n])], offset)
+        for cdf, n, offset in zip(
+            tables.cdfs.tolist(), tables.lengths.tolist(), tables.offsets.tolist(), strict=True
+        )
+    ]
+
+
+def varint(value):
+    out = []
+    while value >= 128:
+        out.append(value % 128 + 128)
+        value //= 128
+    return bytes([*out, value])
+
+
+def take_varint(data):
+    value = 0
+    for i in range(5):
+        if i >= len(data):
+            raise Corrupt
+        value += data[i] % 128 * 128**i
+        if data[i] < 128:
+            if i > 0 and data[i] == 0:
+                raise Corrupt
+            return value, data[i + 1 :]
+    raise Corrupt
+
+
+def escape_bits(symbol, row):
+    """The code of a value outside its row, as a string of 0 and 1."""
+    below = symbol < row.offset
+    distance = row.offset - 1 - symbol if below else symbol - row.offset - row.count
+    binary = bin(distance + 1)[2:]
+    return "0" * (len(binary) - 1) + binary + ("1" if below else "0")
+
+
+def push(state, symbol, row, precision, words):
+    """Code one symbol into a state; a word that leaves it goes to the end of `words`."""
+    interval = row.interval(symbol)
+    frequency, start = row.frequencies[interval], row.starts[interval]
+    if state >= frequency * 2 ** (32 - precision):
+        words.append(state % 2**16)
+        state //= 2**16
+    state = state // frequency * 2**precision + start + state % frequency
+    assert LOW <= state < 2**32
+    return state
+
+
+def encode_chunk(symbols, rows, precision, lanes):
+    count = len(symbols)
+    tail_words = []
+    state = LOW
+    tail = 0
+    while tail < min(count, 256 * lanes) and len(tail_words) < lanes - 1:
+        tail += 1
+        state = push(state, symbols[-tail], rows[-tail], precision, tail_words)
+    # The word that was written last is the one that is read first: it belongs to lane 1.
+    tail_words = tail_words[::-1] + [0] * (lanes - 1 - len(tail_words))
+    states = [state] + [LOW + word for word in tail_words]
+    words = []
+    for i in reversed(range(count - tail)):
+        states[i % lanes] = push(states[i % lanes], symbols[i], rows[i], precision, words)
+    bits = "".join(
+        escape_bits(symbol, row)
+        for symbol, row in zip(symbols, rows, strict=True)
+        if row.interval(symbol) == row.count
+    )
+    bits += "0" * (-len(bits) % 8)
+    return b"".join(
+        [
+            varint(tail) if lanes > 1 else b"",
+            *(state.to_bytes(4, "little") for state in states),
+            *(word.to_bytes(2, "little") for word in reversed(words)),
+            *(int(bits[i : i + 8], 2).to_bytes(1, "little") for i in range(0, len(bits), 8)),
+        ]
+    )
+
+
+def integer_cost(frequency, precision):
+    """log2(2**precision / frequency) in 1/1024 bit, linear between powers of two."""
+    power = frequency.bit_length() - 1
+    return (precision - power) * 1024 - (frequency - 2**power) * 1024 // 2**power
+
+
+def choose_layout(symbols, rows, precision):
+    """The encoder's own choice of (lanes, chunks)."""
+    units = sum(
+        integer_cost(row.frequencies[row.interval(symbol)], precision)
+        for symbol, row in zip(symbols, rows, strict=True)
+    )
+    bits = units // 1024 + sum(
+        len(escape_bits(symbol, row))
+        for symbol, row in zip(symbols, rows, strict=True)
+        if row.interval(symbol) == row.count
+    )
+    payload = bits // 8
+    chunks = max(1, min(payload // 2**16, len(symbols) // 2**17))
+    lanes = 32
+    while lanes > 1 and lanes * 512 > payload // chunks:
+        lanes //= 2
+    return lanes, chunks
+
+
+def encode(symbols, indexes, table_rows, precision, lanes=0, chunks=0):
+    symbols = [int(symbol) for symbol in symbols]
+    rows = [table_rows[int(index)] for index in indexes]
+    if not symbols:
+        return b"\0"
+    own_lanes, own_chunks = choose_layout(symbols, rows, precision)
+    lanes, chunks = lanes or own_lanes, chunks or own_chunks
+    if lanes == 0 or chunks == 0:
+        raise ValueError
+    size = -(-len(symbols) // chunks)
+    parts = [
+        encode_chunk(symbols[i : i + size], rows[i : i + size], precision, lanes)
+        for i in range(0, len(symbols), size)
+    ]
+    assert len(parts) == chunks
+    head = bytes([lanes.bit_length() - 1 + (8 if chunks > 1 else 0)])
+    if chunks > 1:
+        head += varint(chunks) + b"".join(varint(len(part)) for part in parts[:-1])
+    return head + b"".join(parts)
+
+
+class Words:
+    """16-bit words from the front of some bytes."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def take(self):
+        if len(self.data) < 2:
+            raise Corrupt
+        word = int.from_bytes(self.data[:2], "little")
+        self.data = self.data[2:]
+        return word
+
+
+def pop(state, row, precision, words):
+    """Take one symbol out of a state; None stands for an escape."""
+    interval, rest = row.find(state % 2**precision)
+    state = state // 2**precision * row.frequencies[interval] + rest
+    if state < LOW:
+        state = state * 2**16 + words.take()
+    return state, (row.offset + interval if interval < row.count else None)
+
+
+def decode_chunk(data, rows, precision, lanes):
+    count = len(rows)
+    tail = 0
+    if lanes > 1:
+        tail, data = take_varint(data)
+        if tail > count:
+            raise Corrupt
+    if len(data) < 4 * lanes:
+        raise Corrupt
+    states = [int.from_bytes(data[4 * k : 4 * k + 4], "little") for k in range(lanes)]
+    if min(states) < LOW:
+        raise Corrupt
+    words = Words(data[4 * lanes :])
+    symbols = []
+    for i in range(count - tail):
+        states[i % lanes], symbol = pop(states[i % lanes], rows[i], precision, words)
+        symbols.append(symbol)
+    if any(state // 2**16 != 1 for state in states[1:]):
+        raise Corrupt
+    tail_words = Words(b"".join((state - LOW).to_bytes(2, "little") for state in states[1:]))
+    for i in range(count - tail, count):
+        states[0], symbol = pop(states[0], rows[i], precision, tail_words)
+        symbols.append(symbol)
+    if states[0] != LOW or any(tail_words.data):
+        raise Corrupt
+
+    bits = "".join(f"{byte:08b}" for byte in words.data)
+    position = 0
+    for i, row in enumerate(rows):
+        if symbols[i] is not None:
+            continue
+        one = bits.find("1", position)
+        zeros = one - position
+        end = one + zeros + 2
+        if one < 0 or zeros > 32 or end > len(bits):
+            raise Corrupt
+        distance = int(bits[one : one + zeros + 1], 2) - 1
+        below = bits[end - 1] == "1"
+        position = end
+        symbols[i] = row.offset - 1 - distance if below else row.offset + row.count + distance
+        if not -(2**31) <= symbols[i] < 2**31:
+            raise Corrupt
+    if len(bits) - position >= 8 or "1" in bits[position:]:
+        raise Corrupt
+    return symbols
+
+
+def decode(data, indexes, table_rows, precision):
+    data = bytes(data)
+    rows = [table_rows[int(index)] for index in indexes]
+    if not data or data[0] >= 16 or data[0] % 8 > 5:
+        raise Corrupt
+    head, data = data[0], data[1:]
+    if not rows:
+        if head or data:
+            raise Corrupt
+        return []
+    lanes, chunks = 2 ** (head % 8), 1
+    if head >= 8:
+        chunks, data = take_varint(data)
+        if not 2 <= chunks <= len(rows):
+            raise Corrupt
+    size = -(-len(rows) // chunks)
+    if (chunks - 1) * size >= len(rows):
+        raise Corrupt
+    sizes = []
+    for _ in range(chunks - 1):
+        length, data = take_varint(data)
+        sizes.append(length)
+    symbols = []
+    for chunk in range(chunks):
+        length = sizes[chunk] if chunk < chunks - 1 else len(data)
+        if length > len(data):
+            raise Corrupt
+        part, data = data[:length], data[length:]
+        symbols += decode_chunk(part, rows[chunk * size : (chunk + 1) * size], precision, lanes)
+    return symbols
