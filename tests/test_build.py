@@ -1,0 +1,59 @@
+"""What pyproject.toml promises: small core, and no extra that brings torch by surprise."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+# Packages that are torch or require it.
+BRING_TORCH = {"torch", "torchvision", "timm", "accelerate", "compressai", "triton"}
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def names(project, extra):
+    """Names of the packages that an extra asks for, through extras of our own."""
+    found = set()
+    for requirement in project["optional-dependencies"][extra]:
+        own = re.match(r"icmh-rt\[(.*)\]", requirement)
+        if own:
+            for other in own.group(1).split(","):
+                found |= names(project, other.strip())
+        else:
+            found.add(re.match(r"[\w-]+", requirement).group().lower())
+    return found
+
+
+def test_the_core_needs_numpy_and_pillow_only(project):
+    assert {re.match(r"\w+", name).group() for name in project["dependencies"]} == {
+        "numpy",
+        "pillow",
+    }
+
+
+@pytest.mark.parametrize("extra", ["onnx", "export", "tensorrt", "dev"])
+def test_extras_for_devices_leave_torch_alone(project, extra):
+    assert not names(project, extra) & BRING_TORCH
+
+
+def test_all_is_everything_from_the_registry(project):
+    extras = set(project["optional-dependencies"]) - {"all", "tensorrt"}
+    everything = set().union(*(names(project, extra) for extra in extras))
+    assert names(project, "all") == everything
+    assert "tensorrt" not in everything
+
+
+def test_the_command_is_the_cli(project):
+    assert project["scripts"] == {"icmh": "icmh_rt.cli:main"}
