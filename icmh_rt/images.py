@@ -82,13 +82,18 @@ def load_image(source: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarr
         max_pixels: refuse images of more pixels than this, before decompressing them.
 
     Returns:
-        uint8 array (H, W, 3), C-contiguous, H and W at least 1. It may share memory with
-        `source`: treat it as read-only.
+        uint8 array (H, W, 3), C-contiguous and writable, H and W at least 1. It may share memory
+        with `source`: make a copy before changing it.
 
     Raises:
         ImageError: the image cannot be read, is empty or too large, or has no safe meaning as
             8-bit RGB. One line; names the file where there is one.
     """
+    # Pillow's buffers are read-only, which torch.from_numpy warns about: copied only where needed.
+    return np.require(_load(source, max_pixels), requirements=("C", "W"))
+
+
+def _load(source: Any, max_pixels: int) -> np.ndarray:
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source, max_pixels)
     if isinstance(source, Image.Image):

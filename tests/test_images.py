@@ -71,7 +71,7 @@ def rejected(source, pattern: str, **options) -> None:
 
 def check(result: np.ndarray, expected: np.ndarray) -> None:
     assert result.dtype == np.uint8
-    assert result.flags.c_contiguous
+    assert result.flags.c_contiguous and result.flags.writeable
     np.testing.assert_array_equal(result, expected)
 
 
