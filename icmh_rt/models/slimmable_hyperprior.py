@@ -51,13 +51,13 @@ class SlimmableHyperpriorConfig:
 
     widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     channels: tuple[int, ...] = (64, 128, 192, 256)
-    latent_channels: tuple[int, ...] = (160, 192, 224, 256)
+    latent_channels: tuple[int, ...] = (192, 224, 256, 320)
     hyper_channels: tuple[int, ...] = (48, 64, 80, 96)
     hyper_latent_channels: tuple[int, ...] = (32, 48, 56, 64)
     blocks_8: tuple[int, ...] = (2, 3, 3, 3)
     blocks_16: tuple[int, ...] = (1, 2, 3, 3)
     gain_anchors: int = 8
-    lambda_min: float = 0.0008
+    lambda_min: float = 0.0004
     lambda_max: float = 0.14
     scale_min: float = 0.11
     scale_max: float = 256.0
