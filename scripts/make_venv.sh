@@ -5,43 +5,36 @@
 #
 # for example: scripts/make_venv.sh .venv -e ".[torch,dev]"
 # PYTHON names the interpreter (default python3). What Debian packages are missing is said in one
-# line; run as root, the script installs them.
+# line; nothing is installed outside FOLDER.
 set -euo pipefail
 
 folder=$1
 shift
 python=${PYTHON:-python3}
 
-missing() {
-  command -v "$python" >/dev/null || { echo python3 python3-venv python3-dev; }
-  command -v "$python" >/dev/null && {
-    "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
-    "$python" -c 'import os, sysconfig
-raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
-      echo python3-dev
-  }
-  { command -v g++ || command -v c++; } >/dev/null || echo g++
+stop() {
+  echo "icmh_rt cannot be installed here yet: $1" >&2
+  exit 1
 }
 
-packages=$(missing | tr '\n' ' ')
-packages=${packages% }
-if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  echo "Installing Debian packages: $packages"
-  apt-get update -qq </dev/null
-  # Word splitting is wanted: one argument a package.
-  # shellcheck disable=SC2086
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages \
-    </dev/null >/dev/null
-  packages=$(missing | tr '\n' ' ')
-  packages=${packages% }
+missing=()
+if command -v "$python" >/dev/null; then
+  "$python" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))' ||
+    stop "it needs Python 3.10 to 3.13 and $python is $("$python" -V 2>&1); set PYTHON=..."
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  "$python" -c 'import os, sysconfig
+raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
+    missing+=(python3-dev)
+elif [ -n "${PYTHON:-}" ]; then
+  stop "PYTHON=$PYTHON is no program"
+else
+  missing+=(python3 python3-venv python3-dev)
 fi
-if [ -n "$packages" ]; then
-  echo "icmh_rt cannot be built here yet; please run: sudo apt-get install $packages" >&2
-  exit 1
-fi
-if ! "$python" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))'; then
-  echo "icmh_rt needs Python 3.10 to 3.13, $python is $("$python" -V): set PYTHON=/path/to/python3" >&2
-  exit 1
+command -v g++ >/dev/null || command -v c++ >/dev/null || missing+=(g++)
+if [ "${#missing[@]}" -gt 0 ]; then
+  as_root="sudo "
+  [ "$(id -u)" != 0 ] || as_root=""
+  stop "please run: ${as_root}apt-get update && ${as_root}apt-get install -y ${missing[*]}"
 fi
 
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
