@@ -1,4 +1,4 @@
-"""The default codec's transforms: widths are prefixes, and every fast form equals its plain twin."""
+"""The default codec's transforms: widths are prefixes, fast forms equal their plain twins."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_narrow_width_uses_prefixes_only(model):
     """Whatever lies beyond the narrow width's channels and blocks must not change its output."""
     before = _run(model, 0)
     for module in model.modules():
-        if isinstance(module, SlimPointwise | SlimConv3x3 | SlimDepthwise3x3):
+        if isinstance(module, (SlimPointwise, SlimConv3x3, SlimDepthwise3x3)):
             out, inputs = module.out_channels[0], module.in_channels[0]
             module.weight.data[out:] = float("nan")
             if not isinstance(module, SlimDepthwise3x3):
