@@ -55,10 +55,14 @@ class TorchBackend(Backend):
         self.device = str(device)
         self._device = device
         self._dtype = dtype
-        self._config = SlimmableHyperpriorConfig.from_dict(bundle.config)
-        model = SlimmableHyperprior(self._config)
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.transforms.items()}
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        try:
+            self._config = SlimmableHyperpriorConfig.from_dict(bundle.config)
+            model = SlimmableHyperprior(self._config)
+            missing, unexpected = model.load_state_dict(state, strict=False)
+        except (OptionError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise BundleError(f"bundle {bundle.name!r} does not fit its config: {reason}") from None
         # h_s runs as integers and the quality tables are folded: neither is in a bundle.
         lacking = [k for k in missing if not k.startswith(("h_s.", "quality_tables."))]
         if lacking or unexpected:

@@ -35,6 +35,14 @@ PATCH = 8  # pixel-unshuffle factor of the stem
 LATENT_STRIDE = 16  # image pixels a latent position
 HYPER_STRIDE = 4  # latent positions a hyper-latent position
 QUALITY_MIN, QUALITY_MAX = 1, 100
+_PER_WIDTH = (
+    "channels",
+    "latent_channels",
+    "hyper_channels",
+    "hyper_latent_channels",
+    "blocks_8",
+    "blocks_16",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,19 @@ class SlimmableHyperpriorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SlimmableHyperpriorConfig:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """From what `to_dict` gave, also after a way through JSON.
+
+        Raises:
+            OptionError: an unknown name, or tuples of other lengths than ``widths``.
+        """
+        config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        for name in _PER_WIDTH:
+            value = getattr(config, name)
+            if not isinstance(value, tuple) or len(value) != len(config.widths):
+                raise OptionError(f"{name} is {value!r}: give one value for each of the widths")
+            if list(value) != sorted(value):
+                raise OptionError(f"{name} is {value!r}: widths are prefixes, so it must not fall")
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

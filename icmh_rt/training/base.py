@@ -12,6 +12,7 @@ import math
 import os
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -240,7 +241,7 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
         config = from_dict(json.loads(state["config"]))
     except FileNotFoundError:
         raise TrainingError(f"no checkpoint at {str(path)!r}; train first") from None
-    except (KeyError, TypeError, RuntimeError, OSError, ValueError) as error:
+    except (KeyError, TypeError, RuntimeError, OSError, ValueError, UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{str(path)!r} is not a trainer's checkpoint: {reason}") from None
     state["config"] = config

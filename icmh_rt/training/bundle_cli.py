@@ -7,6 +7,7 @@ import json
 import sys
 
 from icmh_rt.bundle import save
+from icmh_rt.training.cli import missing_extra
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fold, write, and print what was written; returns the process's exit code."""
-    from icmh_rt.training.fold import describe, fold
+    try:
+        from icmh_rt.training.fold import describe, fold
+    except ImportError as error:
+        raise missing_extra(error) from None
 
     bundle = fold(
         args.checkpoint,

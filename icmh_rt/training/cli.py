@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from icmh_rt.training.base import BaseTrainer
-from icmh_rt.training.config import load_config
+from icmh_rt.errors import BackendUnavailableError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     base.add_argument("--steps", type=int, metavar="N", help="replaces optimizer.steps")
 
 
+def missing_extra(error: ImportError) -> BackendUnavailableError:
+    """What to say when a package of the train extra is not installed."""
+    return BackendUnavailableError(
+        f"training cannot import {error.name or error}: pip install 'icmh-rt[train]'"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Train; returns the process's exit code."""
+    # Here, so that `icmh train --help` needs no extra.
+    try:
+        from icmh_rt.training.base import BaseTrainer
+        from icmh_rt.training.config import load_config
+    except ImportError as error:
+        raise missing_extra(error) from None
+
     config = load_config(args.config)
     if args.data:
         config = dataclasses.replace(

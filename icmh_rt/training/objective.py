@@ -7,13 +7,18 @@ rounded latents with a straight-through gradient (the mixed scheme of Minnen & S
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
-from compressai.entropy_models import GaussianConditional
 from torch import Tensor, nn
 
 from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior
+
+with warnings.catch_warnings():
+    # Importing compressai runs torch.jit.script, which new torch releases warn about.
+    warnings.simplefilter("ignore")
+    from compressai.entropy_models import GaussianConditional
 
 PIXEL_PEAK = 255.0
 
