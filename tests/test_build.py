@@ -57,3 +57,15 @@ def test_all_is_everything_from_the_registry(project):
 
 def test_the_command_is_the_cli(project):
     assert project["scripts"] == {"icmh": "icmh_rt.cli:main"}
+
+
+def test_the_wheel_takes_every_data_file():
+    """A data file that no pattern names would be missing in the wheel only."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]["icmh_rt"]
+    package = ROOT / "icmh_rt"
+    taken = {path for pattern in patterns for path in package.glob(pattern)}
+    code = {".py", ".pyc", ".so", ".pyd"}
+    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in code}
+    assert data <= taken
