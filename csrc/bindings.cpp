@@ -281,9 +281,10 @@ icmh::rans::Tables build_rans_tables(const py::object& cdfs, const py::object& l
 }
 
 py::bytes rans_encode(const py::object& symbols, const py::object& indexes,
-                      const icmh::rans::Tables& tables, unsigned lanes, std::size_t chunks) {
+                      const icmh::rans::Tables& tables, unsigned lanes, std::size_t chunks,
+                      std::uint16_t seal) {
   const auto symbol_array = exact_array<std::int32_t>(symbols, "symbols", {-1});
-  const icmh::rans::EncodeOptions options{lanes, chunks};
+  const icmh::rans::EncodeOptions options{lanes, chunks, seal};
   std::vector<std::uint8_t> stream;
   const icmh::Status status = visit_indexes(indexes, [&](auto index_span) {
     py::gil_scoped_release release;
@@ -293,18 +294,19 @@ py::bytes rans_encode(const py::object& symbols, const py::object& indexes,
   return py::bytes(reinterpret_cast<const char*>(stream.data()), stream.size());
 }
 
-py::array_t<std::int32_t> rans_decode(const py::buffer& data, const py::object& indexes,
-                                      const icmh::rans::Tables& tables) {
+py::tuple rans_decode(const py::buffer& data, const py::object& indexes,
+                      const icmh::rans::Tables& tables) {
   const ByteView view = view_bytes(data);
   py::array_t<std::int32_t> symbols;
+  std::uint16_t seal = 0;
   const icmh::Status status = visit_indexes(indexes, [&](auto index_span) {
     symbols = py::array_t<std::int32_t>(static_cast<py::ssize_t>(index_span.size));
     const icmh::Span<std::int32_t> output{symbols.mutable_data(), index_span.size};
     py::gil_scoped_release release;
-    return icmh::rans::decode({view.data, view.size}, index_span, tables, output);
+    return icmh::rans::decode({view.data, view.size}, index_span, tables, output, &seal);
   });
   throw_unless_ok(status);
-  return symbols;
+  return py::make_tuple(symbols, seal);
 }
 
 void bind_rans(py::module_& module) {
@@ -315,9 +317,10 @@ void bind_rans(py::module_& module) {
            py::arg("precision"));
   module.def("rans_encode", &rans_encode, py::arg("symbols"), py::arg("indexes"),
              py::arg("tables"), py::arg("lanes") = 0, py::arg("chunks") = 0,
+             py::arg("seal") = 0,
              "symbols int32 (N,), indexes uint8, uint16 or int32 (N,) -> bytes.");
   module.def("rans_decode", &rans_decode, py::arg("data"), py::arg("indexes"), py::arg("tables"),
-             "bytes, indexes of any shape -> int32 (indexes.size,).");
+             "bytes, indexes of any shape -> (int32 (indexes.size,), seal).");
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
     13      1        task id, 0..3
     14      1        quality, 1..100
     15      1..5 x4  image height, image width, length of z, length of y   (LEB128, minimal)
-    ...     4        latent checksum, CRC-32C over the symbols and scale indexes
     ...     z, y     the two entropy-coded sections
     end-4   4        CRC-32C over everything before it
 
@@ -50,7 +49,7 @@ _VARINT_FIELDS = (
     "length of z",
     "length of y",
 )
-_MIN_STREAM_BYTES = _FIXED.size + len(_VARINT_FIELDS) + 2 * _U32.size
+_MIN_STREAM_BYTES = _FIXED.size + len(_VARINT_FIELDS) + _U32.size
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,6 @@ class Header:
         task: one of `TASKS`.
         quality: 1 (smallest) to 100 (best).
         image_size: (height, width) in pixels, both at least 1.
-        latent_checksum: CRC-32C (u32) that the decoded symbols and scale indexes must have.
         model: name of the installed bundle with this fingerprint, None where it is not known.
             It is not stored in the stream; `icmh_rt.read_header` fills it in.
     """
@@ -77,7 +75,6 @@ class Header:
     task: str
     quality: int
     image_size: tuple[int, int]
-    latent_checksum: int
     model: str | None = None
 
 
@@ -117,8 +114,8 @@ def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
         z_section, y_section: entropy-coded payloads, each below 4 GiB.
 
     Returns:
-        The stream: at most 32 bytes longer than the two sections where the image has at most
-        16383 pixels a side, z is below 16 KiB and y below 2 MiB; never more than 43.
+        The stream: at most 28 bytes longer than the two sections where the image has at most
+        16383 pixels a side, z is below 16 KiB and y below 2 MiB; never more than 39.
 
     Raises:
         OptionError: a field is outside what the format can hold; names it and its value.
@@ -126,7 +123,6 @@ def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
     version = _integer("format_version", header.format_version, FORMAT_VERSION, FORMAT_VERSION)
     flags = _integer("flags", header.flags, 0, 0)
     quality = _integer("quality", header.quality, MIN_QUALITY, MAX_QUALITY)
-    checksum = _integer("latent_checksum", header.latent_checksum, 0, 2**32 - 1)
     try:
         height, width = header.image_size
     except (TypeError, ValueError):
@@ -150,7 +146,6 @@ def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
         _varint(_integer("image width", width, 1, MAX_VARINT_VALUE)),
         _varint(_integer("length of z", len(z_view), 0, MAX_VARINT_VALUE)),
         _varint(_integer("length of y", len(y_view), 0, MAX_VARINT_VALUE)),
-        _U32.pack(checksum),
         z_view,
         y_view,
     ]
@@ -225,11 +220,10 @@ def _parse(
             f"stream claims an image of {height}x{width} pixels (height x width), above the limit "
             f"of {max_pixels} pixels: raise max_pixels if you trust it"
         )
-    promised = position + _U32.size + z_length + y_length + _U32.size
+    promised = position + z_length + y_length + _U32.size
     if promised != len(view):
         raise BitstreamError(f"stream has {len(view)} bytes, its header promises {promised}")
-    z_start = position + _U32.size
-    y_start = z_start + z_length
+    y_start = position + z_length
     header = Header(
         format_version=version,
         flags=flags,
@@ -238,9 +232,8 @@ def _parse(
         task=TASKS[task_id],
         quality=quality,
         image_size=(height, width),
-        latent_checksum=_U32.unpack_from(view, position)[0],
     )
-    return view, header, (z_start, y_start), (y_start, y_start + y_length)
+    return view, header, (position, y_start), (y_start, y_start + y_length)
 
 
 def _varint(value: int) -> bytes:
@@ -256,9 +249,9 @@ def _varint(value: int) -> bytes:
 def _read_varints(view: memoryview) -> tuple[list[int], int]:
     """The four varints after the fixed fields, and the position after them.
 
-    They may not reach into the last eight bytes, which the two checksums need at least.
+    They may not reach into the last four bytes, the checksum.
     """
-    values, position, stop = [], _FIXED.size, len(view) - 2 * _U32.size
+    values, position, stop = [], _FIXED.size, len(view) - _U32.size
     for name in _VARINT_FIELDS:
         value = 0
         for count in range(MAX_VARINT_BYTES):
@@ -297,7 +290,7 @@ def _describe_damage(view: memoryview, stored: int, computed: int) -> str:
         (_, _, z_length, y_length), position = _read_varints(view)
     except BitstreamError as error:
         return f"{error}: it is truncated or altered"
-    promised = position + _U32.size + z_length + y_length + _U32.size
+    promised = position + z_length + y_length + _U32.size
     if promised > len(view):
         return (
             f"stream is truncated or altered: it has {len(view)} bytes, "

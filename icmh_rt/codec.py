@@ -145,8 +145,10 @@ class Encoder:
         latents = self._backend.encode_transforms(pixels, self.width, self.task, self.quality)
         watch = _continue(watch, latents.times)
         indexes_z = _indexes_z(self._tables, self.quality, latents.symbols_z.shape)
-        z_section = rans.encode(latents.symbols_z, indexes_z, self._bundle.tables)
-        y_section = rans.encode(latents.symbols_y, latents.indexes_y, self._bundle.tables)
+        checksum = _checksum(latents)
+        tables = self._bundle.tables
+        z_section = rans.encode(latents.symbols_z, indexes_z, tables, seal=checksum & 0xFFFF)
+        y_section = rans.encode(latents.symbols_y, latents.indexes_y, tables, seal=checksum >> 16)
         watch.lap("entropy_coding")
         header = bitstream.Header(
             format_version=bitstream.FORMAT_VERSION,
@@ -156,7 +158,6 @@ class Encoder:
             task=self.task,
             quality=self.quality,
             image_size=pixels.shape[:2],
-            latent_checksum=_checksum(latents),
         )
         data = bitstream.pack(header, z_section, y_section)
         watch.lap("pack")
@@ -222,15 +223,16 @@ class Decoder:
         network = tables.hyper_synthesis
         z_shape = (*hyper_shape(header.image_size), network.z_channels)
         indexes_z = _indexes_z(tables, header.quality, z_shape)
-        symbols_z = rans.decode(stream.z_section, indexes_z, self._bundle.tables)
+        symbols_z, low = rans.decode_sealed(stream.z_section, indexes_z, self._bundle.tables)
         shape = latent_shape(header.image_size)
         mean, indexes_y = self._backend.hyper_synthesis(symbols_z, tables, header.quality, shape)
-        symbols_y = rans.decode(stream.y_section, indexes_y, self._bundle.tables)
+        symbols_y, high = rans.decode_sealed(stream.y_section, indexes_y, self._bundle.tables)
+        sealed = high << 16 | low
         found = _checksum(Latents(symbols_z, symbols_y, indexes_y))
-        if found != header.latent_checksum:
+        if found != sealed:
             raise BitstreamError(
                 f"decoded latents have checksum 0x{found:08x}, the encoder's had "
-                f"0x{header.latent_checksum:08x}: this decoder disagrees with the encoder; "
+                f"0x{sealed:08x}: this decoder disagrees with the encoder; "
                 "report it with both versions of icmh_rt"
             )
         y_hat = self._backend.dequantize(symbols_y, mean, tables, header.quality)

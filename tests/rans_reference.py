@@ -88,10 +88,10 @@ def push(state, symbol, row, precision, words):
     return state
 
 
-def encode_chunk(symbols, rows, precision, lanes):
+def encode_chunk(symbols, rows, precision, lanes, seal=0):
     count = len(symbols)
     tail_words = []
-    state = LOW
+    state = LOW + seal
     tail = 0
     while tail < min(count, 256 * lanes) and len(tail_words) < lanes - 1:
         tail += 1
@@ -143,7 +143,7 @@ def choose_layout(symbols, rows, precision):
     return lanes, chunks
 
 
-def encode(symbols, indexes, table_rows, precision, lanes=0, chunks=0):
+def encode(symbols, indexes, table_rows, precision, lanes=0, chunks=0, seal=0):
     symbols = [int(symbol) for symbol in symbols]
     rows = [table_rows[int(index)] for index in indexes]
     if not symbols:
@@ -154,7 +154,7 @@ def encode(symbols, indexes, table_rows, precision, lanes=0, chunks=0):
         raise ValueError
     size = -(-len(symbols) // chunks)
     parts = [
-        encode_chunk(symbols[i : i + size], rows[i : i + size], precision, lanes)
+        encode_chunk(symbols[i : i + size], rows[i : i + size], precision, lanes, seal)
         for i in range(0, len(symbols), size)
     ]
     assert len(parts) == chunks
@@ -210,7 +210,7 @@ def decode_chunk(data, rows, precision, lanes):
     for i in range(count - tail, count):
         states[0], symbol = pop(states[0], rows[i], precision, tail_words)
         symbols.append(symbol)
-    if states[0] != LOW or any(tail_words.data):
+    if states[0] // 2**16 != 1 or any(tail_words.data):
         raise Corrupt
 
     bits = "".join(f"{byte:08b}" for byte in words.data)
@@ -231,10 +231,11 @@ def decode_chunk(data, rows, precision, lanes):
             raise Corrupt
     if len(bits) - position >= 8 or "1" in bits[position:]:
         raise Corrupt
-    return symbols
+    return symbols, states[0] - LOW
 
 
 def decode(data, indexes, table_rows, precision):
+    """The symbols and the seal."""
     data = bytes(data)
     rows = [table_rows[int(index)] for index in indexes]
     if not data or data[0] >= 16 or data[0] % 8 > 5:
@@ -243,7 +244,7 @@ def decode(data, indexes, table_rows, precision):
     if not rows:
         if head or data:
             raise Corrupt
-        return []
+        return [], 0
     lanes, chunks = 2 ** (head % 8), 1
     if head >= 8:
         chunks, data = take_varint(data)
@@ -256,11 +257,15 @@ def decode(data, indexes, table_rows, precision):
     for _ in range(chunks - 1):
         length, data = take_varint(data)
         sizes.append(length)
-    symbols = []
+    symbols, seals = [], set()
     for chunk in range(chunks):
         length = sizes[chunk] if chunk < chunks - 1 else len(data)
         if length > len(data):
             raise Corrupt
         part, data = data[:length], data[length:]
-        symbols += decode_chunk(part, rows[chunk * size : (chunk + 1) * size], precision, lanes)
-    return symbols
+        some, seal = decode_chunk(part, rows[chunk * size : (chunk + 1) * size], precision, lanes)
+        symbols += some
+        seals.add(seal)
+    if len(seals) > 1:
+        raise Corrupt
+    return symbols, seals.pop()

@@ -29,7 +29,6 @@ KODAK = Header(
     task="human",
     quality=50,
     image_size=(512, 768),
-    latent_checksum=0xDEADBEEF,
 )
 STREAM = pack(KODAK, b"z" * 5, b"y" * 200)
 
@@ -49,12 +48,11 @@ def hand_packed(
     task_id=0,
     quality=50,
     sizes=b"\x01\x01\x00\x00",
-    checksum=0,
     sections=b"",
 ) -> bytes:
     """A stream written field by field, independent of `pack`, with a right checksum."""
     fields = bytes([version, flags]) + fingerprint + bytes([width_id, task_id, quality])
-    return with_crc(magic + fields + sizes + struct.pack("<I", checksum) + sections)
+    return with_crc(magic + fields + sizes + sections)
 
 
 def leb128(value: int, length: int) -> bytes:
@@ -72,7 +70,6 @@ headers = st.builds(
     task=st.sampled_from(bitstream.TASKS),
     quality=st.integers(1, 100),
     image_size=st.tuples(st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1)),
-    latent_checksum=st.integers(0, 2**32 - 1),
 )
 
 
@@ -81,7 +78,7 @@ def test_parse_gives_back_what_pack_was_given(header, z_section, y_section):
     data = pack(header, z_section, y_section)
     assert parse(data, max_pixels=2**64) == Stream(header, z_section, y_section)
     assert read_header(data, max_pixels=2**64) == header
-    assert len(data) <= 43 + len(z_section) + len(y_section)
+    assert len(data) <= 39 + len(z_section) + len(y_section)
 
 
 @pytest.mark.parametrize("container", [bytes, bytearray, memoryview])
@@ -97,10 +94,10 @@ def test_sections_are_copies_of_a_mutable_input():
     assert stream.y_section == b"y" * 200
 
 
-def test_overhead_is_at_most_32_bytes_for_a_photograph():
+def test_overhead_is_at_most_28_bytes_for_a_photograph():
     for z_bytes, y_bytes in [(0, 0), (300, 20_000), (2**14 - 1, 2**21 - 1)]:
         data = pack(KODAK, bytes(z_bytes), bytes(y_bytes))
-        assert len(data) - z_bytes - y_bytes <= 32
+        assert len(data) - z_bytes - y_bytes <= 28
 
 
 def test_hand_packed_stream_is_read_like_the_document_says():
@@ -110,10 +107,9 @@ def test_hand_packed_stream_is_read_like_the_document_says():
         task_id=3,
         quality=100,
         sizes=leb128(300, 2) + leb128(127, 1) + leb128(2, 1) + leb128(1, 1),
-        checksum=0x04030201,
         sections=b"zzy",
     )
-    expected = Header(1, 0, "000102030405", 0.67, "segmentation", 100, (300, 127), 0x04030201)
+    expected = Header(1, 0, "000102030405", 0.67, "segmentation", 100, (300, 127))
     assert parse(data) == Stream(expected, b"zz", b"y")
     assert pack(expected, b"zz", b"y") == data
 
@@ -245,7 +241,7 @@ def test_varints_above_32_bits_are_refused(field, encoded, reason):
 
 @pytest.mark.parametrize("count", range(4))
 def test_varints_must_not_run_into_the_checksums(count):
-    data = with_crc(b"ICMH\x01\x00" + bytes(6) + b"\x64\x00\x32" + b"\x01" * count + b"\xff" * 8)
+    data = with_crc(b"ICMH\x01\x00" + bytes(6) + b"\x64\x00\x32" + b"\x01" * count + b"\xff" * 4)
     with pytest.raises(BitstreamError):
         parse(data)
 
@@ -330,8 +326,6 @@ def test_short_and_foreign_data_are_told_apart(data):
         {"image_size": (5,)},
         {"image_size": 5},
         {"image_size": (5.0, 5)},
-        {"latent_checksum": -1},
-        {"latent_checksum": 2**32},
     ],
 )
 def test_pack_refuses_what_the_format_cannot_hold(change):
@@ -373,7 +367,7 @@ def test_the_documented_example_is_what_pack_writes():
     block = re.search(r"<!-- worked example -->\s+```text\n(.*?)```", text, re.DOTALL)
     assert block, "docs/bitstream.md has lost its worked example"
     data = bytes.fromhex("".join(line.split("  ")[0] for line in block[1].splitlines()))
-    expected = Header(1, 0, "c0ffee123456", 0.75, "detection", 42, (480, 640), 0x89ABCDEF)
+    expected = Header(1, 0, "c0ffee123456", 0.75, "detection", 42, (480, 640))
     assert parse(data) == Stream(expected, b"\x01\x02\x03", b"\xaa\xbb\xcc\xdd\xee")
     assert pack(expected, b"\x01\x02\x03", b"\xaa\xbb\xcc\xdd\xee") == data
 

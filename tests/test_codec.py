@@ -21,7 +21,7 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="the torch extra is not installed")
 
-from icmh_rt import bitstream, bundle
+from icmh_rt import bitstream, bundle, rans
 from icmh_rt.backends import available, create
 from icmh_rt.backends.base import hyper_shape, latent_shape
 from icmh_rt.codec import Decoder, Encoder
@@ -326,11 +326,15 @@ def test_every_altered_byte_and_every_truncation_is_an_error(crop, decoder):
 
 def test_a_decoder_that_disagrees_says_so(crop, decoder):
     """A stream whose symbols decode, but to others than the encoder had: never a wrong picture."""
-    stream = bitstream.parse(Encoder(width=0.25).encode(crop))
-    wrong = dataclasses.replace(stream.header, latent_checksum=stream.header.latent_checksum ^ 1)
-    data = bitstream.pack(wrong, stream.z_section, stream.y_section)
-    with pytest.raises(BitstreamError, match=r"checksum 0x.* the encoder's had 0x"):
-        decoder.decode(data)
+    report = Encoder(width=0.25).encode_detailed(crop)
+    stream = bitstream.parse(report.data)
+    tables = bundle.load().tables
+    latents = report.latents
+    for seal in (0, 1, 0xFFFF):
+        y_section = rans.encode(latents.symbols_y, latents.indexes_y, tables, seal=seal)
+        data = bitstream.pack(stream.header, stream.z_section, y_section)
+        with pytest.raises(BitstreamError, match=r"checksum 0x.* the encoder's had 0x"):
+            decoder.decode(data)
 
 
 @pytest.mark.parametrize("field", ["image_size", "width", "quality", "task"])

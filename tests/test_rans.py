@@ -54,7 +54,7 @@ def test_bytes_equal_the_twin(precision, count):
         data = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
         assert data == reference.encode(symbols, indexes, rows, precision, lanes, chunks)
         assert rans.decode(data, indexes, tables).tolist() == symbols.tolist()
-    assert reference.decode(data, indexes, rows, precision) == symbols.tolist()
+    assert reference.decode(data, indexes, rows, precision) == (symbols.tolist(), 0)
 
 
 @pytest.mark.parametrize("lanes", LANES)
@@ -226,6 +226,15 @@ def decode_or_error(data, indexes, tables):
     return symbols
 
 
+def unsealed_by_twin(data, indexes, rows):
+    """What the twin decodes at precision 12, None for a corrupt or sealed stream."""
+    try:
+        symbols, seal = reference.decode(data, indexes, rows, 12)
+    except reference.Corrupt:
+        return None
+    return symbols if seal == 0 else None
+
+
 @pytest.mark.parametrize(("lanes", "chunks"), [(1, 1), (4, 1), (32, 1), (2, 3), (0, 0)])
 def test_every_altered_byte_and_bit(small, lanes, chunks):
     """An altered stream is an error or other symbols, exactly as for the twin."""
@@ -241,10 +250,7 @@ def test_every_altered_byte_and_bit(small, lanes, chunks):
             refused += decoded is None
             assert decoded is None or not np.array_equal(decoded, symbols)
             if position < 200 and change == 0xFF:
-                try:
-                    expected = reference.decode(bad, indexes, rows, 12)
-                except reference.Corrupt:
-                    expected = None
+                expected = unsealed_by_twin(bad, indexes, rows)
                 assert (None if decoded is None else decoded.tolist()) == expected
     # The escape bits are not redundant; everything else nearly always contradicts itself.
     assert refused > len(good)
@@ -281,10 +287,7 @@ def test_random_bytes_never_surprise(data, count):
     tables = ugly_tables(12)
     indexes = np.arange(count) % tables.num_tables
     symbols = decode_or_error(data, indexes, tables)
-    try:
-        expected = reference.decode(data, indexes, reference.rows_of(tables), 12)
-    except reference.Corrupt:
-        expected = None
+    expected = unsealed_by_twin(data, indexes, reference.rows_of(tables))
     assert (None if symbols is None else symbols.tolist()) == expected
 
 
@@ -395,3 +398,42 @@ def test_tables_copy_and_pickle(small):
     ):
         assert other == tables
         assert rans.encode(symbols, indexes, other) == data
+
+
+@pytest.mark.parametrize("seal", [0, 1, 0x8000, 0xFFFF])
+@pytest.mark.parametrize(("lanes", "chunks"), [(1, 1), (4, 1), (32, 1), (2, 3), (0, 0)])
+@pytest.mark.parametrize("count", [1, 33, 3000])
+def test_seals_come_back(seal, lanes, chunks, count):
+    chunks = min(chunks, count)
+    for precision in (12, 16):
+        tables = ugly_tables(precision)
+        rows = reference.rows_of(tables)
+        symbols, indexes = ugly_symbols(tables, count, np.random.default_rng(count))
+        data = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks, seal=seal)
+        assert data == reference.encode(symbols, indexes, rows, precision, lanes, chunks, seal)
+        decoded, found = rans.decode_sealed(data, indexes, tables)
+        assert found == seal and np.array_equal(decoded, symbols)
+        assert reference.decode(data, indexes, rows, precision) == (symbols.tolist(), seal)
+        if seal:
+            with pytest.raises(BitstreamError, match=f"its seal is {seal}"):
+                rans.decode(data, indexes, tables)
+
+
+def test_a_seal_costs_no_byte():
+    tables = gaussian_tables([1.0, 3.0], 14)
+    symbols = np.zeros(256, np.int32)
+    indexes = np.zeros(256, np.uint8)
+    sizes = [len(rans.encode(symbols, indexes, tables, seal=s)) for s in range(0, 2**16, 257)]
+    assert max(sizes) - sizes[0] <= 2  # at most the one word that a renormalisation stores
+
+
+@pytest.mark.parametrize("seal", [-1, 2**16, 0.5, True, None])
+def test_bad_seals_are_refused(seal):
+    with pytest.raises(OptionError, match="seal is"):
+        rans.encode([0], [0], ugly_tables(12), seal=seal)
+
+
+def test_an_empty_plane_carries_no_seal():
+    with pytest.raises(OptionError, match="carries no seal"):
+        rans.encode([], [], ugly_tables(12), seal=5)
+    assert rans.decode_sealed(rans.encode([], [], ugly_tables(12)), [], ugly_tables(12))[1] == 0

@@ -15,6 +15,7 @@ namespace icmh::rans {
 struct EncodeOptions {
   unsigned lanes = 0;      // 1, 2, 4, 8, 16 or 32
   std::size_t chunks = 0;  // 1 to the number of symbols
+  std::uint16_t seal = 0;  // carried in the first state of lane 0, at no cost in bytes
 };
 
 // Encodes symbols[i] with row indexes[i] of `tables`. Index is uint8, uint16 or int32.
@@ -22,11 +23,11 @@ template <typename Index>
 Status encode(Span<const std::int32_t> symbols, Span<const Index> indexes, const Tables& tables,
               const EncodeOptions& options, std::vector<std::uint8_t>* out);
 
-// Decodes indexes.size symbols into `symbols` (of that size). Reads nothing outside `data`, takes
+// Decodes indexes.size symbols into `symbols` (of that size), and the seal. Reads nothing outside `data`, takes
 // time and memory bounded by indexes.size whatever the data; on kCorrupt `symbols` is unspecified.
 template <typename Index>
 Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Tables& tables,
-              Span<std::int32_t> symbols);
+              Span<std::int32_t> symbols, std::uint16_t* seal);
 
 // How the symbols of a plane are split: chunk i starts at symbol i * size, the last one may be
 // shorter but never empty.

@@ -46,7 +46,7 @@ class ChunkDecoder {
         bucket_shift_(tables.bucket_shift()),
         precision_(tables.precision()) {}
 
-  Status decode(Span<const std::uint8_t> data, unsigned lanes) {
+  Status decode(Span<const std::uint8_t> data, unsigned lanes, std::uint16_t* seal) {
     const std::size_t count = indexes_.size;
     std::uint64_t tail = 0;
     if (lanes > 1 && (!take_varint(&data, &tail) || tail > count)) {
@@ -66,7 +66,7 @@ class ChunkDecoder {
     WordReader reader{data.data + 4 * lanes, data.end()};
     decode_lanes(count - tail, lanes, states, &reader);
     if (reader.failed) return Status::corrupt("the chunk ends before its last word");
-    Status status = decode_tail(count - tail, lanes, states);
+    Status status = decode_tail(count - tail, lanes, states, seal);
     if (!status.is_ok()) return status;
     return decode_escapes({reader.next, static_cast<std::size_t>(reader.end - reader.next)});
   }
@@ -104,7 +104,8 @@ class ChunkDecoder {
   }
 
   // The last symbols: lane 0 goes on alone and reads the words that the other lanes end with.
-  Status decode_tail(std::size_t first, unsigned lanes, const std::uint32_t* states) {
+  Status decode_tail(std::size_t first, unsigned lanes, const std::uint32_t* states,
+                     std::uint16_t* seal) {
     std::uint8_t words[2 * kMaxLanes];
     for (unsigned lane = 1; lane < lanes; ++lane) {
       if (states[lane] >> kWordBits != 1) {
@@ -118,9 +119,10 @@ class ChunkDecoder {
     for (std::size_t i = first; i < indexes_.size && !reader.failed; ++i) {
       state = reader.renormalize_checked(pop(i, state));
     }
-    if (reader.failed || state != kStateLow) {
+    if (reader.failed || state >> kWordBits != 1) {
       return Status::corrupt("lane 0 does not end in its first state");
     }
+    *seal = static_cast<std::uint16_t>(state);
     for (; reader.next != reader.end; ++reader.next) {
       if (*reader.next != 0) return Status::corrupt("a lane ends with a word that nothing reads");
     }
@@ -169,7 +171,7 @@ bool take_bytes(Span<const std::uint8_t>* data, std::uint64_t size,
 
 template <typename Index>
 Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Tables& tables,
-              Span<std::int32_t> symbols) {
+              Span<std::int32_t> symbols, std::uint16_t* seal) {
   const std::size_t num_symbols = indexes.size;
   if (symbols.size != num_symbols) {
     return Status::bad_argument("the output has not as many elements as the indexes");
@@ -185,6 +187,7 @@ Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Ta
     return Status::corrupt("first byte " + std::to_string(head) + " is not a known layout");
   }
   if (num_symbols == 0) {
+    *seal = 0;
     if (head == 0 && data.size == 0) return Status::ok();
     return Status::corrupt("a stream of 0 symbols is a single zero byte");
   }
@@ -220,17 +223,22 @@ Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Ta
     const std::size_t count = plan.symbols_in(chunk, num_symbols);
     ChunkDecoder<Index> decoder(indexes.subspan(first, count), tables,
                                 symbols.subspan(first, count));
-    status = decoder.decode(part, 1u << lanes_log2);
+    std::uint16_t chunk_seal = 0;
+    status = decoder.decode(part, 1u << lanes_log2, &chunk_seal);
     if (!status.is_ok()) return status;
+    if (chunk != 0 && chunk_seal != *seal) {
+      return Status::corrupt("chunk " + std::to_string(chunk) + " has another seal than the first");
+    }
+    *seal = chunk_seal;
   }
   return Status::ok();
 }
 
 template Status decode(Span<const std::uint8_t>, Span<const std::uint8_t>, const Tables&,
-                       Span<std::int32_t>);
+                       Span<std::int32_t>, std::uint16_t*);
 template Status decode(Span<const std::uint8_t>, Span<const std::uint16_t>, const Tables&,
-                       Span<std::int32_t>);
+                       Span<std::int32_t>, std::uint16_t*);
 template Status decode(Span<const std::uint8_t>, Span<const std::int32_t>, const Tables&,
-                       Span<std::int32_t>);
+                       Span<std::int32_t>, std::uint16_t*);
 
 }  // namespace icmh::rans

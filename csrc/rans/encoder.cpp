@@ -16,8 +16,9 @@ inline std::uint32_t interval_of(std::int32_t symbol, const Row& row) {
 template <typename Index>
 class PlaneEncoder {
  public:
-  PlaneEncoder(Span<const std::int32_t> symbols, Span<const Index> indexes, const Tables& tables)
-      : symbols_(symbols), indexes_(indexes), tables_(tables) {}
+  PlaneEncoder(Span<const std::int32_t> symbols, Span<const Index> indexes, const Tables& tables,
+               std::uint16_t seal)
+      : symbols_(symbols), indexes_(indexes), tables_(tables), seal_(seal) {}
 
   // The payload without states, close enough to choose lanes and chunks by.
   std::uint64_t estimated_bytes() const {
@@ -97,7 +98,7 @@ class PlaneEncoder {
     std::uint16_t buffer[kMaxLanes + 1];
     std::uint16_t* const end = buffer + kMaxLanes + 1;
     std::uint16_t* words = end;
-    std::uint32_t state = kStateLow;
+    std::uint32_t state = kStateLow | seal_;
     std::size_t tail = 0;
     const std::size_t most = count < kMaxTailSymbolsPerLane * lanes
                                  ? count
@@ -116,6 +117,7 @@ class PlaneEncoder {
   Span<const std::int32_t> symbols_;
   Span<const Index> indexes_;
   const Tables& tables_;
+  std::uint16_t seal_;
   std::vector<std::uint16_t> words_;
   std::vector<Escape> escapes_;  // last symbol first
 };
@@ -154,11 +156,12 @@ Status encode(Span<const std::int32_t> symbols, Span<const Index> indexes, const
   if (!status.is_ok()) return status;
   out->clear();
   if (num_symbols == 0) {
+    if (options.seal != 0) return Status::bad_argument("a stream of 0 symbols carries no seal");
     out->push_back(0);
     return Status::ok();
   }
 
-  PlaneEncoder<Index> encoder(symbols, indexes, tables);
+  PlaneEncoder<Index> encoder(symbols, indexes, tables, options.seal);
   const bool must_choose = options.chunks == 0 || options.lanes == 0;
   const std::uint64_t payload_bytes = must_choose ? encoder.estimated_bytes() : 0;
   const std::size_t num_chunks =

@@ -51,7 +51,6 @@ class FakeEncoder:
             task=self.task,
             quality=self.quality,
             image_size=image.shape[:2],
-            latent_checksum=0,
         )
         data = bitstream.pack(header, b"", file.getvalue())
         times = {"g_a": 0.004, "entropy": 0.001}
