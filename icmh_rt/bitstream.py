@@ -4,11 +4,11 @@
     0       4        magic b"ICMH"
     4       1        version, 1
     5       1        flags, 0
-    6       6        fingerprint of the bundle
-    12      1        width id, round(100 * width), 1..200
-    13      1        task id, 0..3
-    14      1        quality, 1..100
-    15      1..5 x4  image height, image width, length of z, length of y   (LEB128, minimal)
+    6       4        fingerprint of the bundle
+    10      1        width id, round(100 * width), 1..200
+    11      1        task id, 0..3
+    12      1        quality, 1..100
+    13      1..5 x4  image height, image width, length of z, length of y   (LEB128, minimal)
     ...     z, y     the two entropy-coded sections
     end-4   4        CRC-32C over everything before it
 
@@ -31,7 +31,7 @@ from icmh_rt.errors import BitstreamError, OptionError
 MAGIC = b"ICMH"
 FORMAT_VERSION = 1
 TASKS = ("human", "classification", "detection", "segmentation")  # index = task id
-FINGERPRINT_BYTES = 6
+FINGERPRINT_BYTES = 4
 MIN_WIDTH_ID, MAX_WIDTH_ID = 1, 200
 MIN_QUALITY, MAX_QUALITY = 1, 100
 MAX_VARINT_BYTES = 5
@@ -59,7 +59,7 @@ class Header:
     Attributes:
         format_version: 1.
         flags: 0 in version 1; every bit is reserved.
-        fingerprint: 12 lower-case hex digits, the identity of the bundle that made the stream.
+        fingerprint: 8 lower-case hex digits, the identity of the bundle that made the stream.
         width: channel multiplier, a multiple of 0.01 from 0.01 to 2.0.
         task: one of `TASKS`.
         quality: 1 (smallest) to 100 (best).
@@ -114,8 +114,8 @@ def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
         z_section, y_section: entropy-coded payloads, each below 4 GiB.
 
     Returns:
-        The stream: at most 28 bytes longer than the two sections where the image has at most
-        16383 pixels a side, z is below 16 KiB and y below 2 MiB; never more than 39.
+        The stream: at most 26 bytes longer than the two sections where the image has at most
+        16383 pixels a side, z is below 16 KiB and y below 2 MiB; never more than 37.
 
     Raises:
         OptionError: a field is outside what the format can hold; names it and its value.

@@ -24,7 +24,7 @@ from icmh_rt.errors import BitstreamError, IcmhError, OptionError
 KODAK = Header(
     format_version=1,
     flags=0,
-    fingerprint="0123456789ab",
+    fingerprint="01234567",
     width=0.25,
     task="human",
     quality=50,
@@ -43,7 +43,7 @@ def hand_packed(
     magic=b"ICMH",
     version=1,
     flags=0,
-    fingerprint=bytes(6),
+    fingerprint=bytes(4),
     width_id=100,
     task_id=0,
     quality=50,
@@ -65,7 +65,7 @@ headers = st.builds(
     Header,
     format_version=st.just(1),
     flags=st.just(0),
-    fingerprint=st.binary(min_size=6, max_size=6).map(bytes.hex),
+    fingerprint=st.binary(min_size=4, max_size=4).map(bytes.hex),
     width=st.integers(1, 200).map(lambda width_id: width_id / 100),
     task=st.sampled_from(bitstream.TASKS),
     quality=st.integers(1, 100),
@@ -78,7 +78,7 @@ def test_parse_gives_back_what_pack_was_given(header, z_section, y_section):
     data = pack(header, z_section, y_section)
     assert parse(data, max_pixels=2**64) == Stream(header, z_section, y_section)
     assert read_header(data, max_pixels=2**64) == header
-    assert len(data) <= 39 + len(z_section) + len(y_section)
+    assert len(data) <= 37 + len(z_section) + len(y_section)
 
 
 @pytest.mark.parametrize("container", [bytes, bytearray, memoryview])
@@ -94,22 +94,22 @@ def test_sections_are_copies_of_a_mutable_input():
     assert stream.y_section == b"y" * 200
 
 
-def test_overhead_is_at_most_28_bytes_for_a_photograph():
+def test_overhead_is_at_most_26_bytes_for_a_photograph():
     for z_bytes, y_bytes in [(0, 0), (300, 20_000), (2**14 - 1, 2**21 - 1)]:
         data = pack(KODAK, bytes(z_bytes), bytes(y_bytes))
-        assert len(data) - z_bytes - y_bytes <= 28
+        assert len(data) - z_bytes - y_bytes <= 26
 
 
 def test_hand_packed_stream_is_read_like_the_document_says():
     data = hand_packed(
-        fingerprint=bytes(range(6)),
+        fingerprint=bytes(range(4)),
         width_id=67,
         task_id=3,
         quality=100,
         sizes=leb128(300, 2) + leb128(127, 1) + leb128(2, 1) + leb128(1, 1),
         sections=b"zzy",
     )
-    expected = Header(1, 0, "000102030405", 0.67, "segmentation", 100, (300, 127))
+    expected = Header(1, 0, "00010203", 0.67, "segmentation", 100, (300, 127))
     assert parse(data) == Stream(expected, b"zz", b"y")
     assert pack(expected, b"zz", b"y") == data
 
@@ -241,7 +241,7 @@ def test_varints_above_32_bits_are_refused(field, encoded, reason):
 
 @pytest.mark.parametrize("count", range(4))
 def test_varints_must_not_run_into_the_checksums(count):
-    data = with_crc(b"ICMH\x01\x00" + bytes(6) + b"\x64\x00\x32" + b"\x01" * count + b"\xff" * 4)
+    data = with_crc(b"ICMH\x01\x00" + bytes(4) + b"\x64\x00\x32" + b"\x01" * count + b"\xff" * 4)
     with pytest.raises(BitstreamError):
         parse(data)
 
@@ -307,7 +307,7 @@ def test_short_and_foreign_data_are_told_apart(data):
         {"flags": 1},
         {"fingerprint": "0123456789AB"},
         {"fingerprint": "0123"},
-        {"fingerprint": b"0123456789ab"},
+        {"fingerprint": b"01234567"},
         {"fingerprint": "0x23456789ab"},
         {"width": 0.0},
         {"width": 2.01},
@@ -367,7 +367,7 @@ def test_the_documented_example_is_what_pack_writes():
     block = re.search(r"<!-- worked example -->\s+```text\n(.*?)```", text, re.DOTALL)
     assert block, "docs/bitstream.md has lost its worked example"
     data = bytes.fromhex("".join(line.split("  ")[0] for line in block[1].splitlines()))
-    expected = Header(1, 0, "c0ffee123456", 0.75, "detection", 42, (480, 640))
+    expected = Header(1, 0, "c0ffee12", 0.75, "detection", 42, (480, 640))
     assert parse(data) == Stream(expected, b"\x01\x02\x03", b"\xaa\xbb\xcc\xdd\xee")
     assert pack(expected, b"\x01\x02\x03", b"\xaa\xbb\xcc\xdd\xee") == data
 
@@ -379,7 +379,7 @@ def test_public_read_header_names_the_model(monkeypatch, name):
     bundle.name_of = lambda fingerprint: asked.append(fingerprint) or name
     monkeypatch.setitem(sys.modules, "icmh_rt.bundle", bundle)
     assert icmh_rt.read_header(STREAM) == dataclasses.replace(KODAK, model=name)
-    assert asked == ["0123456789ab"]
+    assert asked == ["01234567"]
     with pytest.raises(BitstreamError, match="above the limit of 9 pixels"):
         icmh_rt.read_header(STREAM, max_pixels=9)
 

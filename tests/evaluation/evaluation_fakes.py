@@ -11,7 +11,7 @@ from PIL import Image
 from icmh_rt import bitstream
 from icmh_rt.errors import OptionError
 
-FINGERPRINT = "0123456789ab"
+FINGERPRINT = "01234567"
 
 
 def photograph(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
