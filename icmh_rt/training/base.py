@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
@@ -80,7 +81,9 @@ class BaseTrainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.accelerator = Accelerator()
+        # A step leaves out the biases and quality tables of the widths that it does not run.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(kwargs_handlers=[unused])
         self.rank = self.accelerator.process_index
         largest = max([config.data.crop, *(size for _, size in config.data.crop_schedule)])
         self.source = CropSource(config.data.folder, min_size=largest)

@@ -173,3 +173,33 @@ def test_shipped_config_is_valid():
 
     config = load_config(Path(base.__file__).parent / "configs" / "default.yaml")
     assert config.optimizer.steps > 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(images, tmp_path):
+    """What `accelerate launch` does with several GPUs, here with two processes on the CPU."""
+    import os
+    import subprocess
+    import sys
+
+    import yaml
+
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(tiny_config(images, tmp_path / "run")))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command = ["-m", "icmh_rt", "train", "base", "--config", str(config)]
+    result = subprocess.run(
+        [*launch, *command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    state = load_checkpoint_file(tmp_path / "run" / base.CHECKPOINT)
+    assert state["step"] == 8
+    single = BaseTrainer(from_dict(tiny_config(images, tmp_path / "single")))
+    single.run(progress=False)
+    # The second process brings other crops: the result is not that of one process.
+    assert not _equal_states(single.model.state_dict(), state["model"])
+    assert len((tmp_path / "run" / base.LOG).read_text().splitlines()) == 2
