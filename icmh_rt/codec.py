@@ -63,7 +63,33 @@ class DecodedLatents:
     header: bitstream.Header
 
 
-class Encoder:
+class _Codec:
+    """What an encoder and a decoder have in common: a bundle, a backend and a limit."""
+
+    def __init__(
+        self,
+        model: str | Path | Bundle,
+        backend: str,
+        device: str,
+        dtype: str,
+        max_pixels: int,
+    ) -> None:
+        self._bundle = load(model)
+        self.max_pixels = _whole("max_pixels", max_pixels, 1, None)
+        self._backend = create(self._bundle, backend, device, dtype)
+
+    @property
+    def model(self) -> str:
+        """Name of the bundle."""
+        return self._bundle.name
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the transforms."""
+        return self._backend
+
+
+class Encoder(_Codec):
     """Turns images into streams.
 
     Args:
@@ -97,22 +123,10 @@ class Encoder:
         dtype: str = "auto",
         max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
     ) -> None:
-        self._bundle = load(model)
+        super().__init__(model, backend, device, dtype, max_pixels)
         self.width, self._tables = self._bundle.width(width)
         self.task = self._bundle.task(task)
         self.quality = _whole("quality", quality, bitstream.MIN_QUALITY, bitstream.MAX_QUALITY)
-        self.max_pixels = _whole("max_pixels", max_pixels, 1, None)
-        self._backend = create(self._bundle, backend, device, dtype)
-
-    @property
-    def model(self) -> str:
-        """Name of the bundle."""
-        return self._bundle.name
-
-    @property
-    def backend(self) -> Backend:
-        """What runs the transforms."""
-        return self._backend
 
     def encode(self, image: Any) -> bytes:
         """Encode one image.
@@ -170,7 +184,7 @@ class Encoder:
         )
 
 
-class Decoder:
+class Decoder(_Codec):
     """Turns streams into images; width, task and quality come from the stream.
 
     Args:
@@ -190,19 +204,7 @@ class Decoder:
         dtype: str = "auto",
         max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
     ) -> None:
-        self._bundle = load(model)
-        self.max_pixels = _whole("max_pixels", max_pixels, 1, None)
-        self._backend = create(self._bundle, backend, device, dtype)
-
-    @property
-    def model(self) -> str:
-        """Name of the bundle."""
-        return self._bundle.name
-
-    @property
-    def backend(self) -> Backend:
-        """What runs the transforms."""
-        return self._backend
+        super().__init__(model, backend, device, dtype, max_pixels)
 
     def decode(self, data: Any) -> np.ndarray:
         """Decode one stream to uint8 ``(H, W, 3)``.
