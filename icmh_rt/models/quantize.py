@@ -216,8 +216,12 @@ def quantize_hyper_synthesis(
     heads = [(mean_head, calibration.mean), (scale_head, calibration.scale)]
     chain = list(zip(trunk, calibration.trunk, strict=True))
 
-    # A channel that calibration never saw in use gets the range of one symbol.
-    reach = headroom * np.maximum(calibration.input.maximum, z_step.max(0))
+    # A channel that calibration never saw in use gets the range of one symbol at its finest step,
+    # but never more than the others have: training shuts channels off by letting their step grow
+    # without limit, and the accumulator's budget is divided by the reach.
+    seen = calibration.input.maximum
+    unseen = np.minimum(z_step.min(0), seen.max()) if seen.max() > 0 else z_step.min(0)
+    reach = headroom * np.maximum(seen, unseen)
     consumers = [chain[0]] if chain else heads
     input_limit = _best_range(calibration.input, reach, consumers)
     x = _Activation(
@@ -226,7 +230,9 @@ def quantize_hyper_synthesis(
         high=np.full(inputs, input_limit),
         mean=calibration.input.mean,
     )
-    z_multiplier, z_shift = _input_table(z_step / x.step, input_limit)
+    # Where a step exceeds the reach, one symbol saturates: no calibration input had one there.
+    ratio = np.minimum(z_step / x.step, input_limit + 1)
+    z_multiplier, z_shift = _input_table(ratio, input_limit)
 
     layers = []
     for i, (layer, statistics) in enumerate(chain):

@@ -87,3 +87,21 @@ def test_command_line_trains_and_folds(trained, tmp_path, capsys):
     assert main(["bundle", str(run / CHECKPOINT), *fold_arguments]) == 0
     assert bundle.load(out).name == "mine"
     assert main(["bundle", str(tmp_path / "none.pt"), *fold_arguments]) == 1
+
+
+def test_channels_that_training_shut_off_cost_no_precision(trained):
+    """A hyper-latent channel ends as a gain near zero; its huge step must not take the budget."""
+    from icmh_rt.training.fold import _fold_width, index_error
+
+    _, checkpoint, _ = trained
+    state = load_checkpoint_file(checkpoint)
+    model = SlimmableHyperprior(state["config"].model)
+    model.load_state_dict(state["ema"])
+    model.eval().requires_grad_(False)
+    rng = np.random.default_rng(0)
+    crops = np.repeat(rng.integers(0, 256, (6, 3, 16, 16), np.uint8), 16, axis=2).repeat(16, axis=3)
+    before = index_error(model, 2, _fold_width(model, 2, crops), crops)
+    model.quality_tables.log_hyper_gain[2, 0, :3] = -12.0
+    model.quality_tables.log_hyper_gain[2, :, 3] = -12.0
+    after = index_error(model, 2, _fold_width(model, 2, crops), crops)
+    assert before < 0.05 and after < 0.05
