@@ -100,12 +100,18 @@ def fold(
         training={
             "steps": int(state["step"]),
             "weights": weights,
-            "config": state["config"].to_dict(),
+            "config": _without_paths(state["config"].to_dict()),
         },
     )
     report("fitting the CDF tables to the symbols of the calibration crops")
     tables = _fit_tables(bundle, images, pmfs, offsets)
     return dataclasses.replace(bundle, tables=tables)
+
+
+def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration is worth keeping: where somebody's files lay is not."""
+    data = {k: v for k, v in config["data"].items() if k != "folder"}
+    return {**{k: v for k, v in config.items() if k != "output"}, "data": data}
 
 
 def _half_transforms(model: SlimmableHyperprior) -> dict[str, np.ndarray]:

@@ -86,6 +86,8 @@ def test_command_line_trains_and_folds(trained, tmp_path, capsys):
     fold_arguments = ["--data", str(images), "-o", str(out), "--name", "mine", "--crops", "2"]
     assert main(["bundle", str(run / CHECKPOINT), *fold_arguments]) == 0
     assert bundle.load(out).name == "mine"
+    assert str(tmp_path) not in (out / bundle.MANIFEST).read_text()
+    assert str(images) not in (out / bundle.MANIFEST).read_text()
     assert main(["bundle", str(tmp_path / "none.pt"), *fold_arguments]) == 1
 
 
