@@ -276,7 +276,9 @@ def _whole(name: str, value: Any, low: int, high: int | None) -> int:
         f"a whole number of at least {low}" if high is None else f"a whole number {low} to {high}"
     )
     try:
-        number = operator.index(value)
+        # 50.0, as JSON and arithmetic give it, is a whole number; 50.5 is not.
+        whole = isinstance(value, float) and value.is_integer()
+        number = operator.index(int(value) if whole else value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or number < low or (high and number > high):

@@ -281,6 +281,10 @@ def test_bad_options(options, message):
     assert "\n" not in str(error.value)
 
 
+def test_whole_numbers_of_any_type_are_qualities():
+    assert [Encoder(quality=q).quality for q in (50, 50.0, np.int64(50), np.uint8(50))] == [50] * 4
+
+
 def test_missing_device_and_bundle():
     with pytest.raises(BackendUnavailableError, match="cuda:99"):
         Encoder(device="cuda:99")
