@@ -20,7 +20,7 @@ import numpy as np
 
 from icmh_rt import rans
 from icmh_rt._files import replace_file
-from icmh_rt.bitstream import FINGERPRINT_BYTES, TASKS, width_to_id
+from icmh_rt.bitstream import FINGERPRINT_BYTES, MAX_QUALITY, MIN_QUALITY, TASKS, width_to_id
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.models.integer_network import IntegerHyperSynthesis
 
@@ -29,7 +29,7 @@ MANIFEST = "bundle.json"
 WEIGHTS = "model.safetensors"
 INSTALLED = Path(__file__).resolve().parent / "bundles"
 DEFAULT_BUNDLE = "default"
-QUALITIES = 100
+QUALITIES = MAX_QUALITY - MIN_QUALITY + 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,6 +170,3 @@ def _quantize(values: np.ndarray) -> np.ndarray:
     np.rint(values, out=values)
     np.clip(values, -_SYMBOL_LIMIT, _SYMBOL_LIMIT, out=values)
     return values.astype(np.int32)
-
-
-BackendFactory = Callable[[Bundle, str, str], Backend]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -110,8 +108,3 @@ class TorchBackend(Backend):
 
     def __repr__(self) -> str:
         return f"TorchBackend(device={self.device!r}, dtype={self._dtype})"
-
-
-def describe() -> dict[str, Any]:
-    """Versions that a measurement should record."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}

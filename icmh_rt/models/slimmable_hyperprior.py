@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
 from icmh_rt.errors import OptionError
 from icmh_rt.models.slimmable import (
     DepthConvBlock,
@@ -32,9 +33,6 @@ from icmh_rt.models.slimmable import (
 )
 
 PATCH = 8  # pixel-unshuffle factor of the stem
-LATENT_STRIDE = 16  # image pixels a latent position
-HYPER_STRIDE = 4  # latent positions a hyper-latent position
-QUALITY_MIN, QUALITY_MAX = 1, 100
 _PER_WIDTH = (
     "channels",
     "latent_channels",
@@ -104,7 +102,7 @@ class SlimmableHyperpriorConfig:
 
     def lambda_of(self, quality: Tensor) -> Tensor:
         """Rate-distortion trade-off of ``quality`` (any shape, 1–100)."""
-        t = (quality - QUALITY_MIN) / (QUALITY_MAX - QUALITY_MIN)
+        t = (quality - MIN_QUALITY) / (MAX_QUALITY - MIN_QUALITY)
         return self.lambda_min * (self.lambda_max / self.lambda_min) ** t
 
 
@@ -228,7 +226,7 @@ class QualityTables(nn.Module):
         super().__init__()
         widths, anchors = len(config.widths), config.gain_anchors
         m, z = max(config.latent_channels), max(config.hyper_latent_channels)
-        quality = torch.linspace(QUALITY_MIN, QUALITY_MAX, anchors)
+        quality = torch.linspace(MIN_QUALITY, MAX_QUALITY, anchors)
         # An orthonormal transform of pixels in [0, 1], uniform quantization with step d: distortion
         # falls with d²/12 a coefficient and rate with log2(1/d); setting the derivative of
         # R + lambda 255² D (768 coefficients a 16x16 block of 256 pixels) to zero gives
@@ -245,7 +243,7 @@ class QualityTables(nn.Module):
     def _interpolate(self, table: Tensor, quality: Tensor) -> Tensor:
         """``table (anchors, C)`` at ``quality (N,)`` -> ``(N, C, 1, 1)``."""
         last = table.shape[0] - 1
-        position = (quality - QUALITY_MIN) / (QUALITY_MAX - QUALITY_MIN) * last
+        position = (quality - MIN_QUALITY) / (MAX_QUALITY - MIN_QUALITY) * last
         low = position.floor().clamp(0, last - 1).long()
         fraction = (position - low)[:, None]
         return (table[low] * (1 - fraction) + table[low + 1] * fraction)[:, :, None, None]

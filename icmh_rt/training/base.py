@@ -22,8 +22,9 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
+from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
 from icmh_rt.errors import TrainingError
-from icmh_rt.models.slimmable_hyperprior import QUALITY_MAX, QUALITY_MIN, SlimmableHyperprior
+from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior
 from icmh_rt.training.config import TrainConfig, from_dict
 from icmh_rt.training.data import CropSource, step_rng
 from icmh_rt.training.klt import initialise_klt
@@ -156,7 +157,7 @@ class BaseTrainer:
         for width in widths_of_step(self.config, step):
             crops = torch.from_numpy(self.source.crops(rng, count, size))
             position = (np.arange(count) + rng.random(count)) / count
-            quality = torch.from_numpy(QUALITY_MIN + (QUALITY_MAX - QUALITY_MIN) * position)
+            quality = torch.from_numpy(MIN_QUALITY + (MAX_QUALITY - MIN_QUALITY) * position)
             images = crops.to(self.accelerator.device).float().div_(255.0)
             images = images.contiguous(memory_format=torch.channels_last)
             out.append((width, images, quality.float().to(self.accelerator.device)))

@@ -17,7 +17,8 @@ import torch
 
 from icmh_rt import rans
 from icmh_rt.backends.registry import create
-from icmh_rt.bundle import QUALITIES, Bundle, WidthTables
+from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
+from icmh_rt.bundle import Bundle, WidthTables
 from icmh_rt.errors import BundleError
 from icmh_rt.gaussian import ScaleTable
 from icmh_rt.models.quantize import (
@@ -151,7 +152,7 @@ def hyper_synthesis_layers(
 
 def _fold_width(model: SlimmableHyperprior, index: int, images: np.ndarray) -> WidthTables:
     config = model.config
-    quality = torch.arange(1, QUALITIES + 1, dtype=torch.float32)
+    quality = torch.arange(MIN_QUALITY, MAX_QUALITY + 1, dtype=torch.float32)
     log_gain, log_hyper_gain, hyper_scale = (
         table[:, :, 0, 0].double().numpy() for table in model.quality_vectors(quality, index)
     )
