@@ -303,7 +303,7 @@ def save(bundle: Bundle, folder: str | Path) -> str:
         "hyper_synthesis": described,
         "training": bundle.training,
     }
-    manifest["fingerprint"] = _fingerprint(json.loads(json.dumps(manifest)), weights)
+    manifest["fingerprint"] = _fingerprint(manifest, weights)
     folder.mkdir(parents=True, exist_ok=True)
     with replace_file(folder / WEIGHTS) as file:
         file.write(weights)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,7 @@ class Encoder(_Codec):
         pixels = load_image(image, max_pixels=self.max_pixels)
         watch.lap("read")
         latents = self._backend.encode_transforms(pixels, self.width, self.task, self.quality)
-        watch = _continue(watch, latents.times)
+        watch.take_over(latents.times)
         indexes_z = _indexes_z(self._tables, self.quality, latents.symbols_z.shape)
         checksum = _checksum(latents)
         tables = self._bundle.tables
@@ -175,7 +175,7 @@ class Encoder(_Codec):
         )
         data = bitstream.pack(header, z_section, y_section)
         watch.lap("pack")
-        return EncodeReport(data, watch.times, latents, indexes_z, _scale_table(self._bundle))
+        return EncodeReport(data, watch.times, latents, indexes_z, _scale_table_of(self._bundle))
 
     def __repr__(self) -> str:
         return (
@@ -286,13 +286,6 @@ def _whole(name: str, value: Any, low: int, high: int | None) -> int:
     return number
 
 
-def _continue(watch: Stopwatch, times: dict[str, float]) -> Stopwatch:
-    """A stopwatch that starts now and has counted what both have."""
-    following = Stopwatch()
-    following.times = {**watch.times, **times}
-    return following
-
-
 def _indexes_z(tables: WidthTables, quality: int, shape: tuple[int, ...]) -> np.ndarray:
     """Table row of every hyper-latent symbol, uint8 of ``shape``: one a channel."""
     return np.ascontiguousarray(np.broadcast_to(tables.hyper_index[quality - 1], shape))
@@ -310,12 +303,10 @@ def _checksum(latents: Latents) -> int:
     return value
 
 
-def _scale_table(bundle: Bundle) -> ScaleTable:
+def _scale_table_of(bundle: Bundle) -> ScaleTable:
     config = bundle.config
-    key = (config["scale_min"], config["scale_max"], config["scale_levels"])
-    if key not in _scale_tables:
-        _scale_tables[key] = ScaleTable(*key)
-    return _scale_tables[key]
+    return _scale_table(config["scale_min"], config["scale_max"], config["scale_levels"])
 
 
-_scale_tables: dict[tuple[float, float, int], ScaleTable] = {}
+# Cached for the table of bits that it keeps, which takes longer to make than to use.
+_scale_table = cache(ScaleTable)

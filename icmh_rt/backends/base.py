@@ -68,6 +68,11 @@ class Stopwatch:
         self.times[stage] = self.times.get(stage, 0.0) + now - self._last
         self._last = now
 
+    def take_over(self, times: dict[str, float]) -> None:
+        """Count stages that another stopwatch measured meanwhile; the next lap starts here."""
+        self.times |= times
+        self._last = time.perf_counter()
+
 
 class Backend(ABC):
     """Runs one bundle's transforms on one device.

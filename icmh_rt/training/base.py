@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,6 +21,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
+from icmh_rt._files import replace_file
 from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
 from icmh_rt.errors import TrainingError
 from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior
@@ -80,6 +80,12 @@ class BaseTrainer:
         self.config = config
         self.folder = Path(config.output)
         self.folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = self.folder / CHECKPOINT
+        if not resume and checkpoint.exists():
+            raise TrainingError(
+                f"{str(checkpoint)!r} exists; pass --resume to go on with it or choose another "
+                "output folder"
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
         # A step leaves out the biases and quality tables of the widths that it does not run.
@@ -107,12 +113,7 @@ class BaseTrainer:
         self.model = model
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         if resume:
-            self.load(self.folder / CHECKPOINT)
-        elif (self.folder / CHECKPOINT).exists():
-            raise TrainingError(
-                f"{str(self.folder / CHECKPOINT)!r} exists; pass --resume to go on with it or "
-                "choose another output folder"
-            )
+            self.load(checkpoint)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -126,22 +127,19 @@ class BaseTrainer:
         }
 
     def save(self) -> None:
-        """Write the checkpoint beside its final name, then rename: a kill leaves the old one
-        whole.
-        """
+        """Write the checkpoint; a kill in the middle leaves the old one whole."""
         if not self.accelerator.is_main_process:
             return
-        target = self.folder / CHECKPOINT
-        temporary = target.with_suffix(".tmp")
-        torch.save(self.state(), temporary)
-        os.replace(temporary, target)
+        with replace_file(self.folder / CHECKPOINT) as file:
+            torch.save(self.state(), file)
 
     def load(self, path: Path) -> None:
         state = load_checkpoint_file(path)
-        if state["config_model"] != self.config.model:
+        if state["config"].model != self.config.model:
             raise TrainingError(f"{str(path)!r} holds a model of other sizes than the config's")
         self.model.load_state_dict(state["model"])
-        self.ema = state["ema"]
+        for name, average in self.ema.items():  # in place: the file is on the CPU, these may not be
+            average.copy_(state["ema"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
@@ -249,5 +247,4 @@ def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{str(path)!r} is not a trainer's checkpoint: {reason}") from None
     state["config"] = config
-    state["config_model"] = config.model
     return state

@@ -23,7 +23,7 @@ class CropSource:
     folder holds no usable image.
     """
 
-    def __init__(self, folder: str | Path, min_size: int, repeat_large: bool = True) -> None:
+    def __init__(self, folder: str | Path, min_size: int) -> None:
         folder = Path(folder)
         if not folder.is_dir():
             raise TrainingError(f"data folder {str(folder)!r} does not exist; set data.folder")
@@ -39,9 +39,8 @@ class CropSource:
                 f"{str(folder)!r}; lower data.crop or add images"
             )
         areas = np.array([i.shape[0] * i.shape[1] for i in self.images], np.float64)
-        # Between uniform over images and uniform over pixels: large ones hold more, but alike,
-        # content.
-        weights = np.sqrt(areas) if repeat_large else np.ones(len(areas))
+        # Between uniform over images and over pixels: large ones hold more content, though alike.
+        weights = np.sqrt(areas)
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def crops(self, rng: np.random.Generator, count: int, size: int) -> np.ndarray:

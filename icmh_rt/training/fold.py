@@ -178,6 +178,12 @@ def _fold_width(model: SlimmableHyperprior, index: int, images: np.ndarray) -> W
     )
 
 
+def _hyper_latent(model: SlimmableHyperprior, index: int, image: np.ndarray) -> np.ndarray:
+    """z of uint8 ``(3, H, W)`` before quantization, float64 ``(h, w, Z)``."""
+    x = torch.from_numpy(image)[None].float() / 255.0 - 0.5
+    return model.h_a(model.g_a(x, index), index)[0].permute(1, 2, 0).double().numpy()
+
+
 def index_error(
     model: SlimmableHyperprior, index: int, tables: WidthTables, images: np.ndarray
 ) -> float:
@@ -186,8 +192,7 @@ def index_error(
     trunk, mean_head, scale_head = hyper_synthesis_layers(model, index)
     distances = []
     for image in images:
-        x = torch.from_numpy(image)[None].float() / 255.0 - 0.5
-        z = model.h_a(model.g_a(x, index), index)[0].permute(1, 2, 0).double().numpy()
+        z = _hyper_latent(model, index, image)
         for quality in _CALIBRATION_QUALITIES:
             gain = tables.hyper_gain[quality - 1].astype(np.float64)
             symbols = np.rint(z * gain).astype(np.int64)
@@ -204,8 +209,7 @@ def _hyper_inputs(
 ) -> Iterator[np.ndarray]:
     """Dequantized hyper-latents float64 ``(h, w, Z)``, over images and qualities."""
     for position, image in enumerate(images):
-        x = torch.from_numpy(image)[None].float() / 255.0 - 0.5
-        z = model.h_a(model.g_a(x, index), index)[0].permute(1, 2, 0).double().numpy()
+        z = _hyper_latent(model, index, image)
         for quality in _CALIBRATION_QUALITIES[position % 2 :: 2]:
             row = hyper_gain[quality - 1]
             yield np.rint(z * row) / row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_killed_while_saving_keeps_the_old_checkpoint(images, tmp_path, monkeypa
     def die(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(base.os, "replace", die)
+    monkeypatch.setattr(os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         trainer.run(until=8, progress=False)
     assert load_checkpoint_file(tmp_path / "a" / base.CHECKPOINT)["step"] == 4
@@ -178,7 +179,6 @@ def test_shipped_config_is_valid():
 @pytest.mark.slow
 def test_two_processes_train_one_model(images, tmp_path):
     """What `accelerate launch` does with several GPUs, here with two processes on the CPU."""
-    import os
     import subprocess
     import sys
 
