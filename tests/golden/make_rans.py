@@ -1,7 +1,7 @@
 """Regenerate rans.npz: `python tests/golden/make_rans.py`.
 
-The streams come from the Python twin (tests/rans_reference.py), not from the C++ coder. They are
-frozen: if one changes, the format has changed and every stored stream is lost.
+The streams come from the Python twin (tests/rans/rans_reference.py), not from the C++ coder. They
+are frozen: if one changes, the format has changed and every stored stream is lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    sys.path.insert(0, str(FOLDER.parent))
+    sys.path.insert(0, str(FOLDER.parent / "rans"))
     import rans_cases
     import rans_reference
 

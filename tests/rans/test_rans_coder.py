@@ -23,8 +23,9 @@ from rans_cases import (
 
 from icmh_rt import rans
 from icmh_rt.errors import BitstreamError, OptionError
+from icmh_rt.rans import coder
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 LANES = (1, 2, 4, 8, 16, 32)
 
 
@@ -51,7 +52,7 @@ def test_bytes_equal_the_twin(precision, count):
     rows = reference.rows_of(tables)
     symbols, indexes = ugly_symbols(tables, count, np.random.default_rng(count))
     for lanes, chunks in same_layouts(count):
-        data = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
+        data = coder._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
         assert data == reference.encode(symbols, indexes, rows, precision, lanes, chunks)
         assert rans.decode(data, indexes, tables).tolist() == symbols.tolist()
     assert reference.decode(data, indexes, rows, precision) == (symbols.tolist(), 0)
@@ -63,7 +64,7 @@ def test_bytes_equal_the_twin_on_many_symbols(lanes):
     rows = reference.rows_of(tables)
     symbols, indexes = ugly_symbols(tables, 4097, np.random.default_rng(lanes), escape_rate=0.01)
     for chunks in (1, 5):
-        data = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
+        data = coder._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
         assert data == reference.encode(symbols, indexes, rows, 14, lanes, chunks)
         np.testing.assert_array_equal(rans.decode(data, indexes, tables), symbols)
 
@@ -93,7 +94,7 @@ def test_tail_that_cannot_fill_the_lanes():
     rows = reference.rows_of(tables)
     symbols = np.zeros(9000, dtype=np.int32)
     indexes = np.ones(9000, dtype=np.uint8)
-    data = rans._encode(symbols, indexes, tables, lanes=32, chunks=1)
+    data = coder._encode(symbols, indexes, tables, lanes=32, chunks=1)
     assert data == reference.encode(symbols, indexes, rows, 16, 32, 1)
     assert not np.any(rans.decode(data, indexes, tables))
     assert len(rans.encode(symbols, indexes, tables)) <= 5
@@ -117,7 +118,7 @@ def test_round_trip_of_anything(data):
     symbols = np.array([pair[0] for pair in pairs], dtype=np.int32)
     indexes = np.array([pair[1] for pair in pairs], dtype=np.uint16)
     lanes = data.draw(st.sampled_from((0, *LANES)))
-    stream = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=0)
+    stream = coder._encode(symbols, indexes, tables, lanes=lanes, chunks=0)
     assert stream == reference.encode(
         symbols, indexes, reference.rows_of(tables), precision, lanes, 0
     )
@@ -132,7 +133,7 @@ def test_golden_streams(name):
         stream = golden[f"{name}.stream"].tobytes()
     tables = ugly_tables(precision)
     np.testing.assert_array_equal(rans.decode(stream, indexes, tables), symbols)
-    assert rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks) == stream
+    assert coder._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks) == stream
 
 
 def test_arrays_of_every_dtype_and_shape(small):
@@ -185,8 +186,8 @@ def test_every_forced_lane_costs_about_a_byte():
     tables = gaussian_tables([1.0], 14)
     symbols = np.rint(np.random.default_rng(1).normal(size=20_000)).astype(np.int32)
     indexes = np.zeros(20_000, np.uint8)
-    one = len(rans._encode(symbols, indexes, tables, lanes=1, chunks=1))
-    many = len(rans._encode(symbols, indexes, tables, lanes=32, chunks=1))
+    one = len(coder._encode(symbols, indexes, tables, lanes=1, chunks=1))
+    many = len(coder._encode(symbols, indexes, tables, lanes=32, chunks=1))
     assert many - one <= 31 * 1.5 + 3
 
 
@@ -240,7 +241,7 @@ def test_every_altered_byte_and_bit(small, lanes, chunks):
     """An altered stream is an error or other symbols, exactly as for the twin."""
     symbols, indexes, tables = small
     rows = reference.rows_of(tables)
-    good = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
+    good = coder._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
     refused = 0
     for position in range(len(good)):
         for change in (1 << position % 8, 0xFF):
@@ -259,7 +260,7 @@ def test_every_altered_byte_and_bit(small, lanes, chunks):
 @pytest.mark.parametrize(("lanes", "chunks"), [(1, 1), (4, 1), (32, 1), (2, 3)])
 def test_every_truncation_and_extension_is_an_error(small, lanes, chunks):
     symbols, indexes, tables = small
-    good = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
+    good = coder._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks)
     for size in range(len(good)):
         with pytest.raises(BitstreamError):
             rans.decode(good[:size], indexes, tables)
@@ -273,7 +274,7 @@ def test_altered_streams_without_escapes_are_nearly_always_refused():
     rng = np.random.default_rng(9)
     indexes = rng.integers(0, 2, 2000)
     symbols = np.clip(np.rint(rng.normal(size=2000) * (1 + 2 * indexes)), -5, 5).astype(np.int32)
-    good = rans._encode(symbols, indexes, tables, lanes=4, chunks=1)
+    good = coder._encode(symbols, indexes, tables, lanes=4, chunks=1)
     missed = 0
     for position in range(len(good)):
         bad = bytearray(good)
@@ -293,7 +294,7 @@ def test_random_bytes_never_surprise(data, count):
 
 def test_streams_for_another_count_or_other_tables_are_errors(small):
     symbols, indexes, tables = small
-    data = rans._encode(symbols, indexes, tables, lanes=4, chunks=1)
+    data = coder._encode(symbols, indexes, tables, lanes=4, chunks=1)
     for other in (indexes[:-1], np.append(indexes, np.uint8(1)), np.roll(indexes, 1)):
         with pytest.raises(BitstreamError):
             rans.decode(data, other, tables)
@@ -366,7 +367,7 @@ def test_bad_decoder_arguments():
 @pytest.mark.parametrize(("lanes", "chunks"), [(3, 1), (64, 1), (1, 11), (1, 9)])
 def test_layouts_that_do_not_exist(lanes, chunks):
     with pytest.raises(OptionError, match="cannot encode"):
-        rans._encode([0] * 10, [0] * 10, ugly_tables(12), lanes=lanes, chunks=chunks)
+        coder._encode([0] * 10, [0] * 10, ugly_tables(12), lanes=lanes, chunks=chunks)
 
 
 def test_threads_share_tables(small):
@@ -409,7 +410,7 @@ def test_seals_come_back(seal, lanes, chunks, count):
         tables = ugly_tables(precision)
         rows = reference.rows_of(tables)
         symbols, indexes = ugly_symbols(tables, count, np.random.default_rng(count))
-        data = rans._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks, seal=seal)
+        data = coder._encode(symbols, indexes, tables, lanes=lanes, chunks=chunks, seal=seal)
         assert data == reference.encode(symbols, indexes, rows, precision, lanes, chunks, seal)
         decoded, found = rans.decode_sealed(data, indexes, tables)
         assert found == seal and np.array_equal(decoded, symbols)

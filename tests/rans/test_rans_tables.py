@@ -14,7 +14,7 @@ from icmh_rt import rans
 from icmh_rt.errors import IcmhError, OptionError
 from icmh_rt.rans import Tables
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def frequencies(tables, row):

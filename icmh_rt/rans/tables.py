@@ -1,10 +1,4 @@
-"""Entropy coding of integer planes with quantized CDF tables; numpy in and out.
-
-A symbol is coded with the table row that its index names; values outside a row are coded through
-the row's last interval, the escape. docs/rans.md defines the stream bit by bit. The coder is rANS
-(Duda, "Asymmetric numeral systems", arXiv:1311.2540) with interleaved lanes (Giesen, "Interleaved
-entropy coders", arXiv:1402.3392).
-"""
+"""Quantized CDF tables."""
 
 from __future__ import annotations
 
@@ -17,25 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from icmh_rt import _native
-from icmh_rt.errors import BitstreamError, OptionError
-
-__all__ = [
-    "MAX_PRECISION",
-    "MIN_PRECISION",
-    "RECOMMENDED_PRECISION",
-    "Tables",
-    "decode",
-    "decode_sealed",
-    "encode",
-]
+from icmh_rt.errors import OptionError
+from icmh_rt.rans import _arrays
 
 MIN_PRECISION = 12
 MAX_PRECISION = 16
 # Measured in docs/rans.md: of 12 to 16 bits, 14 costs least in all (rounding of the tables plus
 # coder), 0.05 % at 1 to 6 bits per symbol.
 RECOMMENDED_PRECISION = 14
-
-_INT32 = np.iinfo(np.int32)
 
 
 class Tables:
@@ -63,8 +46,10 @@ class Tables:
         self, cdfs: ArrayLike, lengths: ArrayLike, offsets: ArrayLike, precision: int
     ) -> None:
         precision = _check_precision(precision)
-        lengths = _integers("lengths", lengths, 1, 0, 2**16 + 1).astype(np.int32)
-        offsets = _integers("offsets", offsets, 1, _INT32.min, _INT32.max).astype(np.int32)
+        lengths = _arrays.integers("lengths", lengths, 1, 0, 2**16 + 1).astype(np.int32)
+        offsets = _arrays.integers(
+            "offsets", offsets, 1, _arrays.INT32.min, _arrays.INT32.max
+        ).astype(np.int32)
         cdfs = np.asarray(cdfs)
         num_rows = len(lengths)
         if cdfs.ndim != 2 or not len(cdfs) == num_rows == len(offsets):
@@ -78,7 +63,7 @@ class Tables:
         used = np.arange(columns) < lengths[:, None]
         # What lies behind a row's length has no meaning: it is cleared, so that equal tables are
         # equal arrays whatever was there.
-        cdfs = np.where(used, _integers("cdfs", cdfs, 2, None, None), 0)
+        cdfs = np.where(used, _arrays.integers("cdfs", cdfs, 2, None, None), 0)
         _check_rows(cdfs, lengths, offsets, precision)
         for name, array in (
             ("cdfs", np.ascontiguousarray(cdfs, dtype=np.uint32)),
@@ -170,7 +155,7 @@ class Tables:
             if row.ndim != 1:
                 raise OptionError(f"pmf {i} has shape {row.shape}; give one dimension")
         if lengths is not None:
-            counts = _integers("lengths", lengths, 1, 0, 2**16)
+            counts = _arrays.integers("lengths", lengths, 1, 0, 2**16)
             if len(counts) != num_rows:
                 raise OptionError(f"{num_rows} pmfs but {len(counts)} lengths; give one each")
             for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
@@ -244,7 +229,7 @@ class Tables:
         Raises:
             OptionError: as in `encode`.
         """
-        values, rows = _symbols_and_indexes(symbols, indexes, self)
+        values, rows = _arrays.take_planes(symbols, indexes, self.num_tables)
         values = values.astype(np.int64)
         rows = rows.astype(np.intp)
         counts = self.lengths.astype(np.int64)[rows] - 2
@@ -269,110 +254,7 @@ class Tables:
         return self._native_tables
 
 
-def encode(symbols: ArrayLike, indexes: ArrayLike, tables: Tables, *, seal: int = 0) -> bytes:
-    """Encode a plane of integers.
-
-    Args:
-        symbols: integers (any integer dtype and shape) in int32 range; values outside their row of
-            the tables are coded as escapes.
-        indexes: integers of the same shape, 0 to tables.num_tables - 1. uint8, uint16 and int32
-            are used as they are, other dtypes are converted.
-        tables: the tables.
-        seal: 16 bits of the caller's, 0 to 65535, that `decode_sealed` gives back. They ride where
-            the coder's state would otherwise hold a constant, so they cost no byte.
-
-    Returns:
-        The stream (docs/rans.md): at most tables.bits(symbols, indexes) * 1.003 / 8 + 8 bytes. It
-        does not hold the shape, the indexes or the tables.
-
-    Raises:
-        OptionError: an argument has the wrong dtype, shape or range.
-    """
-    return _encode(symbols, indexes, tables, lanes=0, chunks=0, seal=seal)
-
-
-def decode(data: bytes | bytearray | memoryview, indexes: ArrayLike, tables: Tables) -> np.ndarray:
-    """Decode what `encode` made without a seal, given the same indexes and tables.
-
-    Time and memory are bounded by the number of indexes, whatever the data.
-
-    Args:
-        data: the stream, all of it and nothing more.
-        indexes: as in `encode`.
-        tables: as in `encode`.
-
-    Returns:
-        int32 array of the shape of `indexes`.
-
-    Raises:
-        BitstreamError: the data is truncated, has bytes too many, or is not consistent. An altered
-            stream may also decode to other symbols: a checksum is the container's job.
-        OptionError: an argument has the wrong dtype, shape or range.
-    """
-    symbols, seal = decode_sealed(data, indexes, tables)
-    if seal != 0:
-        raise BitstreamError(
-            f"the rANS stream of {symbols.size} symbols is corrupt or sealed: its seal is {seal}; "
-            "decode_sealed reads sealed streams"
-        )
-    return symbols
-
-
-def decode_sealed(
-    data: bytes | bytearray | memoryview, indexes: ArrayLike, tables: Tables
-) -> tuple[np.ndarray, int]:
-    """`decode` for streams with a seal: the symbols, and the seal that `encode` was given.
-
-    What the seal must be is for the caller to check; 16 bits of a checksum serve well.
-    """
-    _check_tables(tables)
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise OptionError(f"data is a {type(data).__name__}; give bytes") from None
-    if not view.c_contiguous:
-        raise OptionError("data is not contiguous; give bytes")
-    index_array = np.asarray(indexes)
-    rows = _indexes(index_array, tables)
-    module = _native.module()
-    try:
-        symbols, seal = module.rans_decode(view, rows, tables._native())
-    except module.CorruptStream as error:
-        raise BitstreamError(
-            f"the rANS stream of {len(rows)} symbols is corrupt: {error}; get an intact copy"
-        ) from None
-    return symbols.reshape(index_array.shape), seal
-
-
-def _encode(
-    symbols: ArrayLike,
-    indexes: ArrayLike,
-    tables: Tables,
-    *,
-    lanes: int,
-    chunks: int,
-    seal: int = 0,
-) -> bytes:
-    """`encode` with a forced layout (0: choose), for tests and benchmarks."""
-    _check_tables(tables)
-    values, rows = _symbols_and_indexes(symbols, indexes, tables)
-    is_whole = isinstance(seal, (int, np.integer)) and not isinstance(seal, bool)
-    if not is_whole or not 0 <= seal < 2**16:
-        raise OptionError(f"seal is {seal!r}; give an integer from 0 to 65535")
-    try:
-        return _native.module().rans_encode(
-            values, rows, tables._native(), lanes, chunks, int(seal)
-        )
-    except ValueError as error:
-        raise OptionError(f"cannot encode: {error}") from None
-
-
 _ARRAY_NAMES = ("cdfs", "lengths", "offsets", "precision")
-
-
-def _check_tables(tables: Any) -> None:
-    if not isinstance(tables, Tables):
-        raise OptionError(f"tables is a {type(tables).__name__}; make one with Tables.from_cdfs")
 
 
 def _check_precision(precision: Any) -> int:
@@ -381,28 +263,6 @@ def _check_precision(precision: Any) -> int:
     if not MIN_PRECISION <= precision <= MAX_PRECISION:
         raise OptionError(f"precision is {precision}; give 12 to 16 bits")
     return int(precision)
-
-
-def _integers(name: str, value: ArrayLike, ndim: int, low: int | None, high: int | None):
-    """Return `value` as an integer array of `ndim` dimensions, all in low..high."""
-    array = np.asarray(value)
-    if array.size == 0 and array.dtype == np.float64:
-        array = array.astype(np.int64)  # what numpy makes of []
-    if array.dtype.kind not in "iu":
-        raise OptionError(f"{name} has dtype {array.dtype}; give integers")
-    if array.ndim != ndim:
-        raise OptionError(f"{name} has shape {array.shape}; give {ndim} dimension(s)")
-    _check_range(name, array, low, high)
-    return array
-
-
-def _check_range(name: str, array: np.ndarray, low: int | None, high: int | None) -> None:
-    if array.size == 0 or low is None or high is None:
-        return
-    smallest, largest = int(array.min()), int(array.max())
-    if smallest < low or largest > high:
-        bad = smallest if smallest < low else largest
-        raise OptionError(f"{name} holds {bad}; give values from {low} to {high}")
 
 
 def _check_rows(cdfs: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, precision: int) -> None:
@@ -420,7 +280,7 @@ def _check_rows(cdfs: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, prec
             )
         if not np.all(row[1:] > row[:-1]):
             raise OptionError(f"cdfs[{i}] does not rise strictly; give every interval a slot")
-        if int(offsets[i]) + length - 3 > _INT32.max:
+        if int(offsets[i]) + length - 3 > _arrays.INT32.max:
             raise OptionError(
                 f"offsets[{i}] is {offsets[i]}; with {length - 2} values it leaves int32"
             )
@@ -428,39 +288,6 @@ def _check_rows(cdfs: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, prec
 
 def _widened(cdfs: np.ndarray, columns: int) -> np.ndarray:
     return np.pad(cdfs, ((0, 0), (0, columns - cdfs.shape[1])))
-
-
-def _symbols_and_indexes(
-    symbols: ArrayLike, indexes: ArrayLike, tables: Tables
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return symbols int32 (N,) and indexes (N,) of a dtype that the coder takes."""
-    values = np.asarray(symbols)
-    index_array = np.asarray(indexes)
-    if values.shape != index_array.shape:
-        raise OptionError(
-            f"symbols have shape {values.shape} but indexes {index_array.shape}; give equal shapes"
-        )
-    if values.size == 0 and values.dtype == np.float64:
-        values = values.astype(np.int32)
-    if values.dtype.kind not in "iu":
-        raise OptionError(f"symbols have dtype {values.dtype}; give integers (round first)")
-    if values.dtype.itemsize > 4 or values.dtype == np.uint32:
-        _check_range("symbols", values, int(_INT32.min), int(_INT32.max))
-    values = np.ascontiguousarray(values, dtype=np.int32).reshape(-1)
-    return values, _indexes(index_array, tables)
-
-
-def _indexes(array: np.ndarray, tables: Tables) -> np.ndarray:
-    """Return checked indexes (N,) as uint8, uint16 or int32."""
-    if array.size == 0 and array.dtype == np.float64:
-        array = array.astype(np.int32)
-    if array.dtype.kind not in "iu":
-        raise OptionError(f"indexes have dtype {array.dtype}; give integers")
-    _check_range("indexes", array, 0, tables.num_tables - 1)
-    if array.dtype not in (np.uint8, np.uint16, np.int32):
-        array = array.astype(np.int32)
-    # Also brings arrays of foreign byte order to the native one.
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(-1)
 
 
 def _quantize(name: str, masses: np.ndarray, total: int) -> np.ndarray:
