@@ -1,8 +1,8 @@
 """icmh_rt: learned image compression for machines and humans.
 
-The whole public face is here: `Encoder`, `Decoder`, `read_header`, the errors, and the entropy
-coder `rans`. Names are loaded when first used, so `import icmh_rt` and `read_header` work without
-torch; `Encoder` and `Decoder` need the `torch` extra.
+The whole public face is here: `Encoder`, `Decoder`, `read_header`, `set_num_threads`, the errors,
+and the entropy coder `rans`. Names are loaded when first used, so `import icmh_rt` and
+`read_header` work without torch; `Encoder` and `Decoder` need the `torch` extra.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from icmh_rt.errors import (
 )
 
 if TYPE_CHECKING:
+    from icmh_rt._threads import get_num_threads, set_num_threads
     from icmh_rt.bitstream import Header
     from icmh_rt.codec import Decoder, Encoder
 
@@ -37,10 +38,17 @@ __all__ = [
     "ModelMismatchError",
     "OptionError",
     "TrainingError",
+    "get_num_threads",
     "read_header",
+    "set_num_threads",
 ]
 
-_LAZY_NAMES = {"Encoder": "icmh_rt.codec", "Decoder": "icmh_rt.codec"}
+_LAZY_NAMES = {
+    "Decoder": "icmh_rt.codec",
+    "Encoder": "icmh_rt.codec",
+    "get_num_threads": "icmh_rt._threads",
+    "set_num_threads": "icmh_rt._threads",
+}
 _LAZY_MODULES = frozenset({"bitstream", "bundle", "codec", "images", "models", "rans"})
 
 

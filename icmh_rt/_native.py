@@ -19,8 +19,8 @@ def module() -> ModuleType:
 
     Raises:
         BackendUnavailableError: the module is missing or does not load; the message gives the
-            cause and the modules that were found. The failure is remembered: a later call does
-            not try again.
+            cause and the modules that were found. Or ICMH_SIMD or ICMH_NUM_THREADS has a value
+            that it refuses. The failure is remembered: a later call does not try again.
     """
     global _module, _failure
     if _module is not None:
@@ -35,7 +35,9 @@ def module() -> ModuleType:
 
 
 def _explain(error: ImportError) -> str:
-    """Say in one line what is wrong with the native module."""
+    """Say in one line what is wrong with the native module, or with its environment."""
+    if str(error).startswith("the environment variable "):
+        return str(error)
     folder = Path(__file__).resolve().parent
     wanted = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     found = sorted(path.name for path in folder.glob("_C*") if path.suffix in (".so", ".pyd"))

@@ -1,7 +1,9 @@
-#include "common/crc32c.h"
-
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/parts.h"
+#include "common/crc32c.h"
+#include "common/simd.h"
+#include "common/thread_pool.h"
 
 namespace icmh::bindings {
 
@@ -10,7 +12,7 @@ void bind_common(py::module_& module) {
       "crc32c",
       [](const py::buffer& buffer, std::uint32_t initial) {
         const ByteView view = view_bytes(buffer);
-        py::gil_scoped_release release;
+        const GilReleased released;
         return crc32c(view.data, view.size, initial);
       },
       py::arg("buffer"), py::arg("initial") = 0,
@@ -19,11 +21,31 @@ void bind_common(py::module_& module) {
       "crc32c_portable",
       [](const py::buffer& buffer, std::uint32_t initial) {
         const ByteView view = view_bytes(buffer);
-        py::gil_scoped_release release;
+        const GilReleased released;
         return crc32c_portable(view.data, view.size, initial);
       },
       py::arg("buffer"), py::arg("initial") = 0,
       "The table-driven CRC-32C that crc32c must equal; for the tests.");
+
+  module.def(
+      "simd_levels",
+      [] {
+        py::list names;
+        for (const SimdLevel level : kSimdLevels) {
+          if (simd_level_supported(level)) names.append(simd_level_name(level));
+        }
+        return names;
+      },
+      "Names of the instruction-set levels that this build has and this CPU can run, slowest "
+      "first.");
+  module.def(
+      "simd_level", [] { return simd_level_name(simd_level()); },
+      "The level in use: the last of simd_levels(), or what ICMH_SIMD named.");
+
+  module.attr("MAX_THREADS") = kMaxThreads;
+  module.def("num_threads", &num_threads, "Threads that one loop may use, the caller's included.");
+  module.def("set_num_threads", &set_num_threads, py::arg("threads"),
+             "Changes num_threads() for the process; 0 goes back to the default.");
 }
 
 }  // namespace icmh::bindings

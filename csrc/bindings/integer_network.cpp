@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/parts.h"
 
 namespace icmh::bindings {
@@ -128,7 +129,7 @@ py::tuple run_integer_network(const PyIntegerNetwork& self, const py::object& z,
   const std::int32_t* const z_data = input.data();
   bool done = false;
   {
-    py::gil_scoped_release release;
+    const GilReleased released;
     done = integer_network_run(network, z_data, height, width, quality_row, level, threads,
                                      mean_data, index_data);
   }
@@ -150,6 +151,9 @@ void bind_integer_network(py::module_& module) {
         return names;
       },
       "Names of the instruction-set levels that this CPU can run, slowest first.");
+  module.def(
+      "integer_network_level", [] { return integer_level_name(integer_level_best()); },
+      "The level that \"auto\" stands for: the fastest one that simd_level() allows.");
   py::class_<PyIntegerNetwork>(module, "IntegerNetwork",
                                "Packed weights of an integer hyper-synthesis; immutable.")
       .def(py::init(&pack_integer_network), py::kw_only(), py::arg("trunk"), py::arg("mean_head"),

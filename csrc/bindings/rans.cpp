@@ -1,42 +1,22 @@
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/parts.h"
+#include "bindings/planes.h"
+#include "common/simd.h"
 #include "rans/coder.h"
 #include "rans/tables.h"
 
 namespace icmh::bindings {
 namespace {
 
-// Raised for kCorrupt; icmh_rt.rans turns it into BitstreamError.
-class CorruptStream : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-void throw_unless_ok(const Status& status) {
-  switch (status.kind()) {
-    case StatusKind::kOk:
-      return;
-    case StatusKind::kBadArgument:
-      throw py::value_error(status.message());
-    case StatusKind::kCorrupt:
-      throw CorruptStream(status.message());
-  }
-}
-
-// Calls work(span) with the indexes as whichever of the three dtypes they have.
-template <class Work>
-auto visit_indexes(const py::handle& indexes, const Work& work) {
-  using U8 = py::array_t<std::uint8_t, py::array::c_style>;
-  using U16 = py::array_t<std::uint16_t, py::array::c_style>;
-  using I32 = py::array_t<std::int32_t, py::array::c_style>;
-  if (py::isinstance<U8>(indexes)) return work(span_of(py::reinterpret_borrow<U8>(indexes)));
-  if (py::isinstance<U16>(indexes)) return work(span_of(py::reinterpret_borrow<U16>(indexes)));
-  if (py::isinstance<I32>(indexes)) return work(span_of(py::reinterpret_borrow<I32>(indexes)));
-  throw py::type_error("indexes must be a C-contiguous uint8, uint16 or int32 array");
+SimdLevel level_of(const std::string& name) {
+  if (name.empty()) return simd_level();
+  SimdLevel level;
+  throw_unless_ok(simd_level_of_name(name, &level));
+  return level;
 }
 
 rans::Tables build_rans_tables(const py::object& cdfs, const py::object& lengths,
@@ -54,31 +34,37 @@ rans::Tables build_rans_tables(const py::object& cdfs, const py::object& lengths
 
 py::bytes rans_encode(const py::object& symbols, const py::object& indexes,
                       const rans::Tables& tables, unsigned lanes, std::size_t chunks,
-                      std::uint16_t seal) {
-  const auto symbol_array = exact_array<std::int32_t>(symbols, "symbols", {-1});
-  const rans::EncodeOptions options{lanes, chunks, seal};
+                      std::uint16_t seal, unsigned threads, const std::string& level) {
+  const rans::EncodeOptions options{lanes, chunks, seal, threads, level_of(level)};
   std::vector<std::uint8_t> stream;
-  const Status status = visit_indexes(indexes, [&](auto index_span) {
-    py::gil_scoped_release release;
-    return rans::encode(span_of(symbol_array), index_span, tables, options, &stream);
-  });
-  throw_unless_ok(status);
+  throw_unless_ok(visit_symbols(symbols, [&](const auto& symbol_array) {
+    return visit_indexes(indexes, [&](const auto& index_array) {
+      const auto symbol_span = span_of(symbol_array);
+      const auto index_span = span_of(index_array);
+      const GilReleased released;
+      return rans::encode(symbol_span, index_span, tables, options, &stream);
+    });
+  }));
   return py::bytes(reinterpret_cast<const char*>(stream.data()), stream.size());
 }
 
-py::tuple rans_decode(const py::buffer& data, const py::object& indexes,
-                      const rans::Tables& tables) {
+std::uint16_t rans_decode(const py::buffer& data, const py::object& indexes,
+                          const rans::Tables& tables, const py::object& symbols, unsigned threads,
+                          const std::string& level) {
   const ByteView view = view_bytes(data);
-  py::array_t<std::int32_t> symbols;
+  const rans::DecodeOptions options{threads, level_of(level)};
   std::uint16_t seal = 0;
-  const Status status = visit_indexes(indexes, [&](auto index_span) {
-    symbols = py::array_t<std::int32_t>(static_cast<py::ssize_t>(index_span.size));
-    const Span<std::int32_t> output{symbols.mutable_data(), index_span.size};
-    py::gil_scoped_release release;
-    return rans::decode({view.data, view.size}, index_span, tables, output, &seal);
-  });
-  throw_unless_ok(status);
-  return py::make_tuple(symbols, seal);
+  throw_unless_ok(visit_symbols(symbols, [&](auto symbol_array) {
+    return visit_indexes(indexes, [&](const auto& index_array) {
+      using Symbol = typename decltype(symbol_array)::value_type;
+      const Span<Symbol> symbol_span{symbol_array.mutable_data(),
+                                     static_cast<std::size_t>(symbol_array.size())};
+      const auto index_span = span_of(index_array);
+      const GilReleased released;
+      return rans::decode({view.data, view.size}, index_span, tables, options, symbol_span, &seal);
+    });
+  }));
+  return seal;
 }
 
 }  // namespace
@@ -86,15 +72,17 @@ py::tuple rans_decode(const py::buffer& data, const py::object& indexes,
 void bind_rans(py::module_& module) {
   py::register_exception<CorruptStream>(module, "CorruptStream", PyExc_ValueError);
   py::class_<rans::Tables>(module, "RansTables",
-                                 "Quantized CDF tables ready for coding; immutable.")
+                           "Quantized CDF tables ready for coding; immutable.")
       .def(py::init(&build_rans_tables), py::arg("cdfs"), py::arg("lengths"), py::arg("offsets"),
            py::arg("precision"));
   module.def("rans_encode", &rans_encode, py::arg("symbols"), py::arg("indexes"),
-             py::arg("tables"), py::arg("lanes") = 0, py::arg("chunks") = 0,
-             py::arg("seal") = 0,
-             "symbols int32 (N,), indexes uint8, uint16 or int32 (N,) -> bytes.");
+             py::arg("tables"), py::kw_only(), py::arg("lanes") = 0, py::arg("chunks") = 0,
+             py::arg("seal") = 0, py::arg("threads") = 0, py::arg("level") = "",
+             "symbols int8, int16 or int32, indexes uint8, uint16 or int32 of the same size -> "
+             "bytes.");
   module.def("rans_decode", &rans_decode, py::arg("data"), py::arg("indexes"), py::arg("tables"),
-             "bytes, indexes of any shape -> (int32 (indexes.size,), seal).");
+             py::arg("symbols"), py::kw_only(), py::arg("threads") = 0, py::arg("level") = "",
+             "Fills symbols, int8, int16 or int32 of as many elements as indexes; the seal.");
 }
 
 }  // namespace icmh::bindings

@@ -3,8 +3,9 @@
 #include <array>
 #include <cstring>
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define ICMH_CRC32C_SSE42 1
+#include "common/simd.h"
+
+#ifdef ICMH_SIMD_X86
 #include <nmmintrin.h>
 #endif
 
@@ -42,7 +43,7 @@ std::uint32_t load_u32(const std::uint8_t* p) {
          static_cast<std::uint32_t>(p[2]) << 16 | static_cast<std::uint32_t>(p[3]) << 24;
 }
 
-#ifdef ICMH_CRC32C_SSE42
+#ifdef ICMH_SIMD_X86
 __attribute__((target("sse4.2"))) std::uint32_t crc32c_sse42(const std::uint8_t* data,
                                                              std::size_t size,
                                                              std::uint32_t initial) {
@@ -75,7 +76,7 @@ std::uint32_t crc32c_portable(const std::uint8_t* data, std::size_t size, std::u
 }
 
 std::uint32_t crc32c(const std::uint8_t* data, std::size_t size, std::uint32_t initial) {
-#ifdef ICMH_CRC32C_SSE42
+#ifdef ICMH_SIMD_X86
   static const bool has_sse42 = __builtin_cpu_supports("sse4.2") != 0;
   if (has_sse42) return crc32c_sse42(data, size, initial);
 #endif

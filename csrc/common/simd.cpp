@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "common/text.h"
+
 namespace icmh {
 namespace {
 
@@ -74,8 +76,8 @@ Status simd_level_of_name(const std::string& name, SimdLevel* level) {
     }
     names += std::string(", ") + simd_level_name(candidate);
   }
-  return Status::bad_argument("there is no instruction set level '" + name +
-                              "' here; choose one of " + names);
+  return Status::bad_argument("there is no instruction set level " + quoted(name) +
+                              " here; choose one of " + names);
 }
 
 SimdLevel simd_level() {

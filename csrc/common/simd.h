@@ -1,15 +1,17 @@
 // Which instruction sets the hand-written loops use: chosen once at run time, so that one build
-// serves every CPU of an architecture. Results never depend on the level.
+// serves every CPU of an architecture. Results never depend on the level. With ICMH_NO_SIMD only
+// the portable loops are compiled.
 #pragma once
 
 #include <string>
 
 #include "common/status.h"
 
-#if (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__) && !defined(ICMH_NO_SIMD)
+// 64-bit and little-endian only: the loops use 64-bit registers and read words as bytes lie.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(ICMH_NO_SIMD)
 #define ICMH_SIMD_X86 1
 #endif
-#if defined(__aarch64__) && defined(__GNUC__) && !defined(ICMH_NO_SIMD)
+#if defined(__aarch64__) && !defined(__AARCH64EB__) && defined(__GNUC__) && !defined(ICMH_NO_SIMD)
 #define ICMH_SIMD_NEON 1
 #endif
 
@@ -17,7 +19,7 @@ namespace icmh {
 
 enum class SimdLevel {
   scalar,  // portable C++
-  neon,    // every aarch64
+  neon,    // every little-endian aarch64
   avx2,
   avx512,  // F, BW, CD, DQ, VL: Skylake-SP, Zen 4 and later
 };

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <system_error>
-#include <thread>
+#include <functional>
 #include <vector>
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define ICMH_INTEGER_X86 1
+#include "common/simd.h"
+#include "common/thread_pool.h"
+
+#ifdef ICMH_SIMD_X86
 #if !defined(__clang__)
 // GCC 12 warns about the deliberately undefined operands inside its own intrinsics (PR 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -32,6 +33,7 @@ constexpr std::int64_t kMaxChannels = 1 << 14;
 constexpr std::int32_t kMaxShift = 23;
 // Below this many multiply-adds a thread costs more than it brings.
 constexpr std::int64_t kWorkPerThread = std::int64_t{4} << 20;
+constexpr std::int64_t kPartsPerThread = 4;
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) {
   return (value + step - 1) / step * step;
@@ -297,7 +299,7 @@ struct Isa {
 
 }  // namespace portable
 
-#ifdef ICMH_INTEGER_X86
+#ifdef ICMH_SIMD_X86
 
 namespace avx2 {
 
@@ -429,13 +431,13 @@ struct Isa {
 #undef ICMH_WIDE_TILES
 #undef ICMH_AVX512_ISA
 
-#endif  // ICMH_INTEGER_X86
+#endif  // ICMH_SIMD_X86
 
 LevelFunctions functions_of(IntegerLevel level) {
   switch (level) {
     case IntegerLevel::portable:
       return {portable::hidden_layer, portable::mean_layer, portable::index_layer};
-#ifdef ICMH_INTEGER_X86
+#ifdef ICMH_SIMD_X86
     case IntegerLevel::avx2:
       return {avx2::hidden_layer, avx2::mean_layer, avx2::index_layer};
     case IntegerLevel::avx512:
@@ -453,24 +455,18 @@ template <class Work>
 void parallel_over_pixels(std::int64_t pixels, std::int64_t multiply_adds, std::int32_t threads,
                           const Work& work) {
   const std::int64_t chunks = (pixels + kChunkPixels - 1) / kChunkPixels;
-  const std::int64_t parts = std::max<std::int64_t>(
+  const std::int64_t most = std::max<std::int64_t>(
       1, std::min<std::int64_t>({threads, chunks, multiply_adds / kWorkPerThread}));
+  // Several parts a thread, so that one which comes late leaves more of them to the others.
+  const std::int64_t parts = most == 1 ? 1 : std::min(chunks, kPartsPerThread * most);
   const auto begin_of = [&](std::int64_t part) {
     return std::min(pixels, chunks * part / parts * kChunkPixels);
   };
-  std::vector<std::thread> workers;
-  workers.reserve(static_cast<std::size_t>(parts - 1));
-  std::int64_t started = 1;
-  try {
-    for (; started < parts; ++started) {
-      workers.emplace_back(work, begin_of(started), begin_of(started + 1));
-    }
-  } catch (const std::system_error&) {
-    // The system gives no more threads: the rest is done here.
-  }
-  work(begin_of(0), begin_of(1));
-  work(begin_of(started), pixels);
-  for (std::thread& worker : workers) worker.join();
+  const auto run_part = [&](std::size_t index) {
+    const auto part = static_cast<std::int64_t>(index);
+    work(begin_of(part), begin_of(part + 1));
+  };
+  parallel_for(static_cast<std::size_t>(parts), static_cast<unsigned>(most), std::cref(run_part));
 }
 
 bool pack_layer(const IntegerLayerView& view, PackedLayer& layer) {
@@ -613,7 +609,7 @@ const char* integer_level_name(IntegerLevel level) {
 
 bool integer_level_supported(IntegerLevel level) {
   if (level == IntegerLevel::scalar || level == IntegerLevel::portable) return true;
-#ifdef ICMH_INTEGER_X86
+#ifdef ICMH_SIMD_X86
   if (level == IntegerLevel::avx2) return __builtin_cpu_supports("avx2") != 0;
   const bool wide =
       __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0;
@@ -626,12 +622,15 @@ bool integer_level_supported(IntegerLevel level) {
 }
 
 IntegerLevel integer_level_best() {
-  for (std::int32_t level = kIntegerLevels - 1; level > 0; --level) {
-    if (integer_level_supported(static_cast<IntegerLevel>(level))) {
-      return static_cast<IntegerLevel>(level);
-    }
+  IntegerLevel best = IntegerLevel::portable;
+  const SimdLevel bound = simd_level();
+  if (bound != SimdLevel::avx2 && bound != SimdLevel::avx512) return best;
+  const IntegerLevel highest =
+      bound == SimdLevel::avx2 ? IntegerLevel::avx2 : IntegerLevel::avx512vnni;
+  for (const auto level : {IntegerLevel::avx2, IntegerLevel::avx512, IntegerLevel::avx512vnni}) {
+    if (level <= highest && integer_level_supported(level)) best = level;
   }
-  return IntegerLevel::scalar;
+  return best;
 }
 
 IntegerNetworkPointer integer_network_pack(const IntegerNetworkView& view) {

@@ -61,7 +61,7 @@ enum class IntegerLevel : std::int32_t { scalar = 0, portable, avx2, avx512, avx
 constexpr std::int32_t kIntegerLevels = 5;
 const char* integer_level_name(IntegerLevel level);
 bool integer_level_supported(IntegerLevel level);  // compiled in, and this CPU has it
-IntegerLevel integer_level_best();
+IntegerLevel integer_level_best();  // the fastest supported one that simd_level() allows
 
 class IntegerNetwork;  // weights packed once; immutable, so threads may share one
 struct IntegerNetworkDeleter {
@@ -79,7 +79,8 @@ std::int32_t integer_network_qualities(const IntegerNetwork& network);
 std::int32_t integer_network_upsampling(const IntegerNetwork& network);  // 2^shuffles
 
 // Runs it. z (height, width, z channels) -> mean and index, each
-// (upsampling * height, upsampling * width, latent channels). quality_row is 0-based; threads >= 1.
+// (upsampling * height, upsampling * width, latent channels). quality_row is 0-based; threads >= 1
+// are at most used, of the pool that the library shares.
 // False when an argument is out of range or the level is not supported; nothing is written then.
 bool integer_network_run(const IntegerNetwork& network, const std::int32_t* z, std::int64_t height,
                          std::int64_t width, std::int32_t quality_row, IntegerLevel level,

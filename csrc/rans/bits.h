@@ -15,18 +15,8 @@ inline void append_varint(std::vector<std::uint8_t>* out, std::uint64_t value) {
   out->push_back(static_cast<std::uint8_t>(value));
 }
 
-inline void append_u32(std::vector<std::uint8_t>* out, std::uint32_t value) {
-  for (unsigned shift = 0; shift < 32; shift += 8) {
-    out->push_back(static_cast<std::uint8_t>(value >> shift));
-  }
-}
-
 inline std::uint32_t load_u16(const std::uint8_t* p) {
   return static_cast<std::uint32_t>(p[0] | p[1] << 8);
-}
-
-inline std::uint32_t load_u32(const std::uint8_t* p) {
-  return load_u16(p) | load_u16(p + 2) << 16;
 }
 
 // Takes a minimal LEB128 number below 2^35 from the front; false if there is none.
@@ -44,23 +34,39 @@ inline bool take_varint(Span<const std::uint8_t>* bytes, std::uint64_t* value) {
   return false;
 }
 
+inline unsigned bit_length(std::uint64_t value) {
+#ifdef __GNUC__
+  return value == 0 ? 0 : 64 - static_cast<unsigned>(__builtin_clzll(value));
+#else
+  unsigned length = 0;
+  for (; value != 0; value >>= 1) ++length;
+  return length;
+#endif
+}
+
 // Bits, the highest of each byte first; the last byte is filled up with zeros.
 class BitWriter {
  public:
   explicit BitWriter(std::vector<std::uint8_t>* out) : out_(out) {}
 
+  // The lowest `count` bits of `bits`.
   void put(std::uint64_t bits, unsigned count) {
-    while (count-- != 0) {
-      if (used_ == 0) out_->push_back(0);
-      const auto bit = static_cast<unsigned>(bits >> count & 1u);
-      out_->back() = static_cast<std::uint8_t>(out_->back() | bit << (7 - used_));
-      used_ = (used_ + 1) % 8;
+    while (count != 0) {
+      if (free_ == 0) {
+        out_->push_back(0);
+        free_ = 8;
+      }
+      const unsigned taken = count < free_ ? count : free_;
+      count -= taken;
+      free_ -= taken;
+      const auto part = static_cast<unsigned>(bits >> count) & ((1u << taken) - 1);
+      out_->back() = static_cast<std::uint8_t>(out_->back() | part << free_);
     }
   }
 
  private:
   std::vector<std::uint8_t>* out_;
-  unsigned used_ = 0;
+  unsigned free_ = 0;  // bits of the last byte that are not taken yet
 };
 
 class BitReader {
@@ -78,14 +84,25 @@ class BitReader {
     return bit;
   }
 
+  // The next `count` bits, the first one highest; at most 64.
+  std::uint64_t take(unsigned count) {
+    std::uint64_t bits = 0;
+    while (count-- != 0) bits = bits << 1 | take();
+    return bits;
+  }
+
   bool failed() const { return failed_; }
 
-  // True if only the zero bits that fill the last byte are left.
-  bool at_end() const {
+  // The bytes after the one that was read last.
+  Span<const std::uint8_t> rest() const {
     const std::size_t used_bytes = (position_ + 7) / 8;
-    if (used_bytes != bytes_.size) return false;
-    const unsigned left = static_cast<unsigned>(used_bytes * 8 - position_);
-    return left == 0 || (bytes_[used_bytes - 1] & ((1u << left) - 1)) == 0;
+    return bytes_.subspan(used_bytes, bytes_.size - used_bytes);
+  }
+
+  // True if the bits that fill the byte that was read last are zero.
+  bool fill_is_zero() const {
+    const unsigned used_bits = position_ % 8;
+    return used_bits == 0 || (bytes_[position_ / 8] & (0xFFu >> used_bits)) == 0;
   }
 
  private:
@@ -93,12 +110,6 @@ class BitReader {
   std::size_t position_ = 0;
   bool failed_ = false;
 };
-
-inline unsigned bit_length(std::uint64_t value) {
-  unsigned length = 0;
-  for (; value != 0; value >>= 1) ++length;
-  return length;
-}
 
 // A value outside [offset, offset + count), as its distance from the nearer side of that range
 // (0 = just outside) and the side.
@@ -132,9 +143,7 @@ struct Escape {
     while (reader->take() == 0) {
       if (reader->failed() || ++zeros > kMaxEscapeZeros) return false;
     }
-    std::uint64_t distance_plus_1 = 1;
-    for (unsigned i = 0; i < zeros; ++i) distance_plus_1 = distance_plus_1 << 1 | reader->take();
-    escape->distance = distance_plus_1 - 1;
+    escape->distance = (std::uint64_t{1} << zeros | reader->take(zeros)) - 1;
     escape->below = reader->take() != 0;
     return !reader->failed();
   }

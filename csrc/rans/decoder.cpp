@@ -1,106 +1,97 @@
+#include <algorithm>
+#include <cstring>
 #include <string>
 
+#include "common/thread_pool.h"
 #include "rans/bits.h"
 #include "rans/coder.h"
 #include "rans/format.h"
+#include "rans/lanes.h"
+#include "rans/layout.h"
 
 namespace icmh::rans {
 namespace {
 
-// Where 16-bit words come from. `checked` reads fail softly at the end; unchecked ones are for
-// places that have made sure that enough words are left.
-struct WordReader {
-  const std::uint8_t* next;
-  const std::uint8_t* end;
-  bool failed = false;
-
-  std::size_t words_left() const { return static_cast<std::size_t>(end - next) / 2; }
-
-  std::uint32_t renormalize_unchecked(std::uint32_t x) {
-    const std::uint32_t word = load_u16(next);
-    const bool low = x < kStateLow;
-    next += low ? 2 : 0;
-    return low ? x << kWordBits | word : x;
-  }
-
-  std::uint32_t renormalize_checked(std::uint32_t x) {
-    if (x >= kStateLow) return x;
-    if (words_left() == 0) {
-      failed = true;
-      return kStateLow;  // any valid state: the chunk is refused in the end
-    }
-    return renormalize_unchecked(x);
-  }
-};
-
-template <typename Index>
+template <typename Index, typename Symbol>
 class ChunkDecoder {
  public:
-  ChunkDecoder(Span<const Index> indexes, const Tables& tables, Span<std::int32_t> symbols)
-      : indexes_(indexes),
-        symbols_(symbols),
-        rows_(tables.rows()),
-        intervals_(tables.decoder_intervals()),
-        bucket_first_(tables.bucket_first()),
-        bucket_bits_(tables.bucket_bits()),
-        bucket_shift_(tables.bucket_shift()),
-        precision_(tables.precision()) {}
+  ChunkDecoder(Span<const Index> indexes, const Tables& tables, Span<Symbol> symbols)
+      : num_symbols_(indexes.size) {
+    run_.tables = &tables;
+    run_.indexes = indexes.data;
+    run_.symbols = symbols.data;
+  }
 
-  Status decode(Span<const std::uint8_t> data, unsigned lanes, std::uint16_t* seal) {
-    const std::size_t count = indexes_.size;
+  Status decode(Span<const std::uint8_t> data, unsigned lanes, SimdLevel level,
+                std::uint16_t* seal) {
     std::uint64_t tail = 0;
-    if (lanes > 1 && (!take_varint(&data, &tail) || tail > count)) {
+    if (lanes > 1 && (!take_varint(&data, &tail) || tail > num_symbols_)) {
       return Status::corrupt("the chunk has no valid tail length");
     }
-    if (data.size < 4 * lanes) {
-      return Status::corrupt("the chunk ends within its " + std::to_string(lanes) + " lane states");
-    }
-    std::uint32_t states[kMaxLanes];
-    for (unsigned lane = 0; lane < lanes; ++lane) {
-      states[lane] = load_u32(data.data + 4 * lane);
-      if (states[lane] < kStateLow) {
-        return Status::corrupt("the state of lane " + std::to_string(lane) + " is below 2**16");
-      }
-    }
+    const std::size_t tail_first = num_symbols_ - static_cast<std::size_t>(tail);
 
-    WordReader reader{data.data + 4 * lanes, data.end()};
-    decode_lanes(count - tail, lanes, states, &reader);
-    if (reader.failed) return Status::corrupt("the chunk ends before its last word");
-    Status status = decode_tail(count - tail, lanes, states, seal);
+    alignas(64) std::uint32_t states[kMaxLanes];
+    BitReader state_bits(data);
+    for (unsigned lane = 0; lane < lanes; ++lane) {
+      const auto length = static_cast<unsigned>(state_bits.take(kStateLengthBits));
+      states[lane] = static_cast<std::uint32_t>(std::uint64_t{1} << (kWordBits + length) |
+                                                state_bits.take(kWordBits + length));
+    }
+    if (state_bits.failed()) {
+      return Status::corrupt("the chunk ends within its " + std::to_string(lanes) +
+                             " lane states");
+    }
+    if (!state_bits.fill_is_zero()) {
+      return Status::corrupt("the bits after the lane states are not zero");
+    }
+    data = state_bits.rest();
+
+    if (!decode_lanes(tail_first, lanes, level, states, &data)) {
+      return Status::corrupt("the chunk ends before its last word");
+    }
+    Status status = decode_tail(tail_first, lanes, states, seal);
     if (!status.is_ok()) return status;
-    return decode_escapes({reader.next, static_cast<std::size_t>(reader.end - reader.next)});
+    return decode_escapes(data);
   }
+
+  std::uint32_t highest_index() const { return run_.highest_index; }
 
  private:
-  // Takes symbol i out of a state; the state it returns is not renormalised.
-  inline std::uint32_t pop(std::size_t i, std::uint32_t x) {
-    const std::size_t row_number = static_cast<std::size_t>(indexes_[i]);
-    const Row& row = rows_[row_number];
-    const std::uint32_t slot = x & ((1u << precision_) - 1);
-    std::uint32_t number = bucket_first_[(row_number << bucket_bits_) + (slot >> bucket_shift_)];
-    const DecoderInterval* interval = intervals_ + row.first_interval + number;
-    // Ends within the row: the intervals of a row cover every slot.
-    while (slot - interval->start > interval->frequency_minus_1) {
-      ++interval;
-      ++number;
+  // Symbols [0, end); takes their words from the front of *data, false if there are too few.
+  bool decode_lanes(std::size_t end, unsigned lanes, SimdLevel level, std::uint32_t* states,
+                    Span<const std::uint8_t>* data) {
+    const auto groups = decode_groups_of<Index, Symbol>(level, lanes);
+    const std::uint8_t* next = data->begin();
+    std::size_t i = groups(&run_, 0, end, states, &next, data->end());
+    // The last words, with zeros behind them for a group that would read too far. That a word was
+    // taken from the zeros shows in the end.
+    const auto left = static_cast<std::size_t>(data->end() - next);
+    std::uint8_t padded[6 * kMaxLanes] = {};
+    const std::size_t copied = std::min(left, sizeof(padded) - 2 * lanes);
+    if (copied != 0) std::memcpy(padded, next, copied);
+    const std::uint8_t* word = padded;
+    while (i < end && static_cast<std::size_t>(word - padded) <= copied) {
+      const std::size_t from = i;
+      i = groups(&run_, i, end, states, &word, padded + sizeof(padded));
+      if (i == from) break;
     }
-    symbols_[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(row.offset) + number);
-    if (number == row.count) escapes_.push_back(i);
-    return (interval->frequency_minus_1 + 1u) * (x >> precision_) + (slot - interval->start);
+    for (; i < end && static_cast<std::size_t>(word - padded) <= copied; ++i) {
+      const unsigned lane = static_cast<unsigned>(i) & (lanes - 1);
+      states[lane] = renormalize(run_.pop(i, states[lane]), &word);
+    }
+    const auto used = static_cast<std::size_t>(word - padded);
+    if (used > copied) return false;
+    next += used;
+    *data = {next, left - used};
+    return true;
   }
 
-  void decode_lanes(std::size_t count, unsigned lanes, std::uint32_t* states, WordReader* reader) {
-    std::size_t i = 0;
-    // A lane reads at most one word per symbol, so `lanes` words are enough for a group.
-    for (; i + lanes <= count && reader->words_left() >= lanes; i += lanes) {
-      for (unsigned lane = 0; lane < lanes; ++lane) {
-        states[lane] = reader->renormalize_unchecked(pop(i + lane, states[lane]));
-      }
-    }
-    for (; i < count && !reader->failed; ++i) {
-      const unsigned lane = static_cast<unsigned>(i) & (lanes - 1);
-      states[lane] = reader->renormalize_checked(pop(i, states[lane]));
-    }
+  // The caller makes sure that a word can be read.
+  static std::uint32_t renormalize(std::uint32_t x, const std::uint8_t** word) {
+    if (x >= kStateLow) return x;
+    x = x << kWordBits | load_u16(*word);
+    *word += 2;
+    return x;
   }
 
   // The last symbols: lane 0 goes on alone and reads the words that the other lanes end with.
@@ -114,25 +105,29 @@ class ChunkDecoder {
       words[2 * lane - 2] = static_cast<std::uint8_t>(states[lane]);
       words[2 * lane - 1] = static_cast<std::uint8_t>(states[lane] >> 8);
     }
-    WordReader reader{words, words + 2 * (lanes - 1)};
+    const std::uint8_t* word = words;
+    const std::uint8_t* const end = words + 2 * (lanes - 1);
     std::uint32_t state = states[0];
-    for (std::size_t i = first; i < indexes_.size && !reader.failed; ++i) {
-      state = reader.renormalize_checked(pop(i, state));
+    for (std::size_t i = first; i < num_symbols_; ++i) {
+      state = run_.pop(i, state);
+      if (state < kStateLow && word == end) break;
+      state = renormalize(state, &word);
     }
-    if (reader.failed || state >> kWordBits != 1) {
+    if (state >> kWordBits != 1) {
       return Status::corrupt("lane 0 does not end in its first state");
     }
     *seal = static_cast<std::uint16_t>(state);
-    for (; reader.next != reader.end; ++reader.next) {
-      if (*reader.next != 0) return Status::corrupt("a lane ends with a word that nothing reads");
+    for (; word != end; ++word) {
+      if (*word != 0) return Status::corrupt("a lane ends with a word that nothing reads");
     }
     return Status::ok();
   }
 
   Status decode_escapes(Span<const std::uint8_t> data) {
     BitReader reader(data);
-    for (const std::size_t i : escapes_) {
-      const Row& row = rows_[indexes_[i]];
+    for (const std::size_t i : run_.escapes) {
+      const Row& row = run_.tables->row(clamp_row(static_cast<std::uint32_t>(run_.indexes[i]),
+                                                  run_.tables->num_rows() - 1));
       Escape escape;
       if (!Escape::read(&reader, &escape)) {
         return Status::corrupt("the chunk ends within a value outside its table");
@@ -141,21 +136,21 @@ class ChunkDecoder {
       if (value != static_cast<std::int32_t>(value)) {
         return Status::corrupt("a value outside its table does not fit 32 bits");
       }
-      symbols_[i] = static_cast<std::int32_t>(value);
+      if (value != static_cast<Symbol>(value)) run_.fits = false;
+      run_.symbols[i] = static_cast<Symbol>(value);
     }
-    if (!reader.at_end()) return Status::corrupt("there are bytes after the last symbol");
+    if (!reader.fill_is_zero() || reader.rest().size != 0) {
+      return Status::corrupt("there are bytes after the last symbol");
+    }
+    if (!run_.fits) {
+      return Status::corrupt("a symbol does not fit the " + std::to_string(8 * sizeof(Symbol)) +
+                             " bits asked for");
+    }
     return Status::ok();
   }
 
-  Span<const Index> indexes_;
-  Span<std::int32_t> symbols_;
-  const Row* rows_;
-  const DecoderInterval* intervals_;
-  const std::uint16_t* bucket_first_;
-  unsigned bucket_bits_;
-  unsigned bucket_shift_;
-  unsigned precision_;
-  std::vector<std::size_t> escapes_;
+  std::size_t num_symbols_;
+  DecodeRun<Index, Symbol> run_;
 };
 
 // Splits off the first `size` bytes; false if there are fewer.
@@ -167,18 +162,14 @@ bool take_bytes(Span<const std::uint8_t>* data, std::uint64_t size,
   return true;
 }
 
-}  // namespace
+// What a plane of at least one symbol is made of.
+struct Parts {
+  unsigned lanes = 1;
+  ChunkPlan plan{1, 0};
+  std::vector<Span<const std::uint8_t>> chunks;
+};
 
-template <typename Index>
-Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Tables& tables,
-              Span<std::int32_t> symbols, std::uint16_t* seal) {
-  const std::size_t num_symbols = indexes.size;
-  if (symbols.size != num_symbols) {
-    return Status::bad_argument("the output has not as many elements as the indexes");
-  }
-  Status status = check_indexes(indexes, tables.num_rows());
-  if (!status.is_ok()) return status;
-
+Status split(Span<const std::uint8_t> data, std::size_t num_symbols, Parts* parts) {
   if (data.size == 0) return Status::corrupt("the stream is empty");
   const std::uint8_t head = data[0];
   data = data.subspan(1, data.size - 1);
@@ -187,58 +178,86 @@ Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Ta
     return Status::corrupt("first byte " + std::to_string(head) + " is not a known layout");
   }
   if (num_symbols == 0) {
-    *seal = 0;
     if (head == 0 && data.size == 0) return Status::ok();
     return Status::corrupt("a stream of 0 symbols is a single zero byte");
   }
-
   std::uint64_t num_chunks = 1;
-  if ((head & kChunkedFlag) != 0) {
-    if (!take_varint(&data, &num_chunks) || num_chunks < 2 || num_chunks > num_symbols) {
-      return Status::corrupt("the number of chunks is not in 2 to the number of symbols");
-    }
+  if ((head & kChunkedFlag) != 0 &&
+      (!take_varint(&data, &num_chunks) || num_chunks < 2 || num_chunks > num_symbols)) {
+    return Status::corrupt("the number of chunks is not in 2 to the number of symbols");
   }
-  const auto plan = ChunkPlan::of(num_symbols, static_cast<std::size_t>(num_chunks));
-  if (!plan.is_valid(num_symbols)) {
+  parts->lanes = 1u << lanes_log2;
+  parts->plan = ChunkPlan::of(num_symbols, static_cast<std::size_t>(num_chunks));
+  if (!parts->plan.is_valid(num_symbols)) {
     return Status::corrupt(std::to_string(num_symbols) + " symbols do not split into " +
                            std::to_string(num_chunks) + " chunks");
   }
   // Every length takes at least a byte: this comes before the allocation below.
-  if (plan.count - 1 > data.size) {
+  if (num_chunks - 1 > data.size) {
     return Status::corrupt("the stream ends within its chunk lengths");
   }
-  std::vector<std::uint64_t> chunk_bytes(plan.count - 1);
-  for (std::uint64_t& bytes : chunk_bytes) {
+  std::vector<std::uint64_t> num_bytes(static_cast<std::size_t>(num_chunks) - 1);
+  for (std::uint64_t& bytes : num_bytes) {
     if (!take_varint(&data, &bytes)) {
       return Status::corrupt("the stream ends within its chunk lengths");
     }
   }
-
-  for (std::size_t chunk = 0; chunk < plan.count; ++chunk) {
-    Span<const std::uint8_t> part;
-    if (!take_bytes(&data, chunk + 1 < plan.count ? chunk_bytes[chunk] : data.size, &part)) {
-      return Status::corrupt("the stream ends within chunk " + std::to_string(chunk));
+  parts->chunks.resize(parts->plan.count);
+  for (std::size_t i = 0; i < parts->plan.count; ++i) {
+    const std::uint64_t bytes = i + 1 < parts->plan.count ? num_bytes[i] : data.size;
+    if (!take_bytes(&data, bytes, &parts->chunks[i])) {
+      return Status::corrupt("the stream ends within chunk " + std::to_string(i));
     }
-    const std::size_t first = chunk * plan.size;
-    const std::size_t count = plan.symbols_in(chunk, num_symbols);
-    ChunkDecoder<Index> decoder(indexes.subspan(first, count), tables,
-                                symbols.subspan(first, count));
-    std::uint16_t chunk_seal = 0;
-    status = decoder.decode(part, 1u << lanes_log2, &chunk_seal);
-    if (!status.is_ok()) return status;
-    if (chunk != 0 && chunk_seal != *seal) {
-      return Status::corrupt("chunk " + std::to_string(chunk) + " has another seal than the first");
-    }
-    *seal = chunk_seal;
   }
   return Status::ok();
 }
 
-template Status decode(Span<const std::uint8_t>, Span<const std::uint8_t>, const Tables&,
-                       Span<std::int32_t>, std::uint16_t*);
-template Status decode(Span<const std::uint8_t>, Span<const std::uint16_t>, const Tables&,
-                       Span<std::int32_t>, std::uint16_t*);
-template Status decode(Span<const std::uint8_t>, Span<const std::int32_t>, const Tables&,
-                       Span<std::int32_t>, std::uint16_t*);
+}  // namespace
+
+template <typename Index, typename Symbol>
+Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Tables& tables,
+              const DecodeOptions& options, Span<Symbol> symbols, std::uint16_t* seal) {
+  const std::size_t num_symbols = indexes.size;
+  *seal = 0;
+  if (symbols.size != num_symbols) {
+    return Status::bad_argument("the output has not as many elements as the indexes");
+  }
+  Parts parts;
+  Status status = split(data, num_symbols, &parts);
+  if (!status.is_ok() || num_symbols == 0) return status;
+
+  struct Result {
+    Status status = Status::ok();
+    std::uint32_t highest_index = 0;
+    std::uint16_t seal = 0;
+  };
+  std::vector<Result> results(parts.plan.count);
+  parallel_for(parts.plan.count, options.threads, [&](std::size_t i) {
+    const std::size_t first = parts.plan.first_symbol(i);
+    const std::size_t count = parts.plan.symbols_in(i, num_symbols);
+    ChunkDecoder<Index, Symbol> decoder(indexes.subspan(first, count), tables,
+                                        symbols.subspan(first, count));
+    results[i].status =
+        decoder.decode(parts.chunks[i], parts.lanes, options.level, &results[i].seal);
+    results[i].highest_index = decoder.highest_index();
+  });
+
+  // The first chunk that is wrong decides, however the threads ran.
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i].highest_index >= tables.num_rows()) return bad_index(tables.num_rows());
+    if (!results[i].status.is_ok()) return results[i].status;
+    if (results[i].seal != results[0].seal) {
+      return Status::corrupt("chunk " + std::to_string(i) + " has another seal than the first");
+    }
+  }
+  *seal = results[0].seal;
+  return Status::ok();
+}
+
+#define ICMH_INSTANTIATE(Index, Symbol)                                                    \
+  template Status decode(Span<const std::uint8_t>, Span<const Index>, const Tables&,       \
+                         const DecodeOptions&, Span<Symbol>, std::uint16_t*);
+ICMH_RANS_FOR_EACH_TYPE(ICMH_INSTANTIATE)
+#undef ICMH_INSTANTIATE
 
 }  // namespace icmh::rans

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from icmh_rt._threads import get_num_threads
 from icmh_rt.bundle import Bundle, WidthTables
 from icmh_rt.errors import ImageError
 
@@ -145,7 +146,7 @@ class Backend(ABC):
         Both ``(h, w, M)``, cut to the latent's ``shape``.
         """
         network = tables.hyper_synthesis
-        mean, indexes = network.run(symbols_z, quality)
+        mean, indexes = network.run(symbols_z, quality, threads=get_num_threads())
         height, width = shape
         mean = np.multiply(
             mean[:height, :width], np.float32(2.0**-network.mean_bits), dtype=np.float32

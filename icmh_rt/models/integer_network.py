@@ -390,8 +390,10 @@ class IntegerHyperSynthesis:
         Args:
             z: any integer dtype, ``(H, W, Z)``: the decoded hyper-latent symbols.
             quality: 1 to Q.
-            threads: at most this many; small inputs use fewer. The result does not depend on it.
-            level: instruction set, one of `levels`, or "auto". The result does not depend on it.
+            threads: at most this many of the process's pool; small inputs use fewer. The result
+                does not depend on it.
+            level: instruction set, one of `levels`, or "auto", the fastest that ICMH_SIMD allows.
+                The result does not depend on it.
 
         Returns:
             mean int32 ``(U*H, U*W, M)`` in units of ``2**-mean_bits``, and scale index uint8 of the
@@ -460,7 +462,7 @@ class IntegerHyperSynthesis:
 
     @cached_property
     def _native(self) -> Any:
-        """The packed network, proven, its best level compared with the definition."""
+        """The packed network, proven, the level in use compared with the definition."""
         self.prove()
         packed = _native.module().IntegerNetwork(
             trunk=[_native_layer(layer) for layer in self.trunk],
@@ -479,8 +481,9 @@ class IntegerHyperSynthesis:
         )
         quality = (self.qualities + 1) // 2
         z = self.checked_z(self.probe_input(quality))
-        results = [packed.run(z, quality - 1, level, 1) for level in ("scalar", "auto")]
-        check_probe(f"the native level {levels()[-1]!r}", *results)
+        level = _native.module().integer_network_level()
+        results = [packed.run(z, quality - 1, name, 1) for name in ("scalar", level)]
+        check_probe(f"the native level {level!r}", *results)
         return packed
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ the row's last interval, the escape. docs/rans.md defines the stream bit by bit.
 entropy coders", arXiv:1402.3392).
 """
 
-from icmh_rt.rans.coder import decode, decode_sealed, encode
+from icmh_rt.rans import compat
+from icmh_rt.rans.coder import decode, decode_sealed, encode, max_encoded_size
 from icmh_rt.rans.tables import MAX_PRECISION, MIN_PRECISION, RECOMMENDED_PRECISION, Tables
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "MIN_PRECISION",
     "RECOMMENDED_PRECISION",
     "Tables",
+    "compat",
     "decode",
     "decode_sealed",
     "encode",
+    "max_encoded_size",
 ]

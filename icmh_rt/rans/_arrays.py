@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from icmh_rt.errors import OptionError
 
 INT32 = np.iinfo(np.int32)
 
+_SYMBOL_TYPES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
+_INDEX_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int32))
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Return `value` as a numpy array, sharing its memory if it is an array or a tensor on the CPU.
+
+    Takes everything that numpy takes (torch CPU tensors among it), and what speaks DLPack.
+    """
+    try:
+        if not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
+            if hasattr(value, "__dlpack__"):
+                return np.from_dlpack(value)
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        kind = type(value).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OptionError(
+            f"{name} is a {kind} that numpy cannot take ({reason}); give an array on the CPU"
+        ) from None
+
 
 def integers(name: str, value: ArrayLike, ndim: int, low: int | None, high: int | None):
     """Return `value` as an integer array of `ndim` dimensions, all in low..high."""
-    array = np.asarray(value)
-    if array.size == 0 and array.dtype == np.float64:
-        array = array.astype(np.int64)  # what numpy makes of []
-    if array.dtype.kind not in "iu":
-        raise OptionError(f"{name} has dtype {array.dtype}; give integers")
+    array = _integer_array(name, value, "")
     if array.ndim != ndim:
         raise OptionError(f"{name} has shape {array.shape}; give {ndim} dimension(s)")
     check_range(name, array, low, high)
@@ -32,34 +51,71 @@ def check_range(name: str, array: np.ndarray, low: int | None, high: int | None)
         raise OptionError(f"{name} holds {bad}; give values from {low} to {high}")
 
 
-def take_planes(
-    symbols: ArrayLike, indexes: ArrayLike, num_rows: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return symbols int32 (N,) and indexes (N,) of a dtype that the coder takes."""
-    values = np.asarray(symbols)
-    index_array = np.asarray(indexes)
-    if values.shape != index_array.shape:
+def take_planes(symbols: ArrayLike, indexes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as contiguous arrays that the coder takes, shared with the caller if possible."""
+    values = _integer_array("symbols", symbols, " (round first)")
+    rows = take_indexes(indexes)
+    if values.shape != rows.shape:
         raise OptionError(
-            f"symbols have shape {values.shape} but indexes {index_array.shape}; give equal shapes"
+            f"symbols have shape {values.shape} but indexes {rows.shape}; give equal shapes"
         )
-    if values.size == 0 and values.dtype == np.float64:
-        values = values.astype(np.int32)
-    if values.dtype.kind not in "iu":
-        raise OptionError(f"symbols have dtype {values.dtype}; give integers (round first)")
-    if values.dtype.itemsize > 4 or values.dtype == np.uint32:
+    if values.dtype not in _SYMBOL_TYPES:
         check_range("symbols", values, int(INT32.min), int(INT32.max))
-    values = np.ascontiguousarray(values, dtype=np.int32).reshape(-1)
-    return values, take_indexes(index_array, num_rows)
+        values = values.astype(np.int32)
+    return np.require(values, requirements=("C", "A")), rows
 
 
-def take_indexes(array: np.ndarray, num_rows: int) -> np.ndarray:
-    """Return checked indexes (N,) as uint8, uint16 or int32."""
+def take_indexes(indexes: ArrayLike) -> np.ndarray:
+    """Return indexes as a contiguous uint8, uint16 or int32 array. Whether they are rows of the
+    tables is for the coder to see, in the same pass in which it uses them.
+    """
+    array = _integer_array("indexes", indexes, "")
+    if array.dtype not in _INDEX_TYPES:
+        # Out of range for every table, and kept so: what int32 cannot hold becomes -1.
+        fits = (array >= 0) & (array <= 2**16)
+        array = np.where(fits, array, -1).astype(np.int32)
+    return np.require(array, requirements=("C", "A"))
+
+
+def check_indexes(indexes: ArrayLike, num_rows: int) -> None:
+    """Raise OptionError if an index is no row of the tables: the message that the coder cannot
+    give.
+    """
+    check_range("indexes", np.asarray(as_array("indexes", indexes)), 0, num_rows - 1)
+
+
+def take_output(out: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the caller's array as one that the decoder can fill in place."""
+    array = as_array("out", out)
+    if array.dtype not in _SYMBOL_TYPES:
+        raise OptionError(f"out has dtype {array.dtype}; give int8, int16 or int32")
+    if array.shape != shape:
+        raise OptionError(f"out has shape {array.shape} but indexes {shape}; give equal shapes")
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned and flags.writeable):
+        raise OptionError("out is read-only or not contiguous; give an array of its own memory")
+    return array
+
+
+def symbol_type(dtype: DTypeLike) -> np.dtype:
+    """Return the dtype of decoded symbols."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted not in _SYMBOL_TYPES:
+        raise OptionError(f"dtype is {dtype!r}; give int8, int16 or int32")
+    return wanted
+
+
+def _integer_array(name: str, value: Any, hint: str) -> np.ndarray:
+    array = as_array(name, value)
     if array.size == 0 and array.dtype == np.float64:
-        array = array.astype(np.int32)
+        array = array.astype(np.int32)  # what numpy makes of []
     if array.dtype.kind not in "iu":
-        raise OptionError(f"indexes have dtype {array.dtype}; give integers")
-    check_range("indexes", array, 0, num_rows - 1)
-    if array.dtype not in (np.uint8, np.uint16, np.int32):
-        array = array.astype(np.int32)
-    # Also brings arrays of foreign byte order to the native one.
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(-1)
+        raise OptionError(f"{name} {_verb(name)} dtype {array.dtype}; give integers{hint}")
+    return array
+
+
+def _verb(name: str) -> str:
+    return "have" if name in ("symbols", "indexes") else "has"

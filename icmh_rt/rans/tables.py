@@ -229,7 +229,8 @@ class Tables:
         Raises:
             OptionError: as in `encode`.
         """
-        values, rows = _arrays.take_planes(symbols, indexes, self.num_tables)
+        values, rows = _arrays.take_planes(symbols, indexes)
+        _arrays.check_indexes(indexes, self.num_tables)
         values = values.astype(np.int64)
         rows = rows.astype(np.intp)
         counts = self.lengths.astype(np.int64)[rows] - 2

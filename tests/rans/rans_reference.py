@@ -107,15 +107,26 @@ def encode_chunk(symbols, rows, precision, lanes, seal=0):
         for symbol, row in zip(symbols, rows, strict=True)
         if row.interval(symbol) == row.count
     )
-    bits += "0" * (-len(bits) % 8)
     return b"".join(
         [
             varint(tail) if lanes > 1 else b"",
-            *(state.to_bytes(4, "little") for state in states),
+            packed_bits("".join(state_bits(state) for state in states)),
             *(word.to_bytes(2, "little") for word in reversed(words)),
-            *(int(bits[i : i + 8], 2).to_bytes(1, "little") for i in range(0, len(bits), 8)),
+            packed_bits(bits),
         ]
     )
+
+
+def packed_bits(bits):
+    """A string of 0 and 1 as bytes, filled up with zeros."""
+    bits += "0" * (-len(bits) % 8)
+    return bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+
+
+def state_bits(state):
+    """How far the highest bit is above bit 16, in 4 bits, and the bits below it."""
+    binary = bin(state)[2:]
+    return f"{len(binary) - 17:04b}" + binary[1:]
 
 
 def integer_cost(frequency, precision):
@@ -124,22 +135,27 @@ def integer_cost(frequency, precision):
     return (precision - power) * 1024 - (frequency - 2**power) * 1024 // 2**power
 
 
-def choose_layout(symbols, rows, precision):
-    """The encoder's own choice of (lanes, chunks)."""
-    units = sum(
-        integer_cost(row.frequencies[row.interval(symbol)], precision)
-        for symbol, row in zip(symbols, rows, strict=True)
-    )
-    bits = units // 1024 + sum(
-        len(escape_bits(symbol, row))
-        for symbol, row in zip(symbols, rows, strict=True)
-        if row.interval(symbol) == row.count
-    )
-    payload = bits // 8
-    chunks = max(1, min(payload // 2**16, len(symbols) // 2**17))
-    lanes = 32
-    while lanes > 1 and lanes * 512 > payload // chunks:
-        lanes //= 2
+def estimate_payload(symbols, rows, precision):
+    """Bytes of words and escapes, from some of the symbols."""
+    stride = len(symbols) // 2**12
+    stride += 1 - stride % 2
+    units = bits = count = 0
+    for symbol, row in zip(symbols[::stride], rows[::stride], strict=True):
+        interval = row.interval(symbol)
+        units += integer_cost(row.frequencies[interval], precision)
+        if interval == row.count:
+            bits += len(escape_bits(symbol, row))
+        count += 1
+    return (units // 1024 + bits) * len(symbols) // count // 8
+
+
+def choose_layout(payload, count, lanes, chunks):
+    """The encoder's choice of what is 0 of (lanes, chunks), for a payload of so many bytes."""
+    chunks = chunks or max(1, min(payload // 2**17, count // 2**17))
+    if lanes == 0:
+        lanes = 64
+        while lanes > 1 and lanes * 1024 > payload // chunks:
+            lanes //= 2
     return lanes, chunks
 
 
@@ -148,10 +164,19 @@ def encode(symbols, indexes, table_rows, precision, lanes=0, chunks=0, seal=0):
     rows = [table_rows[int(index)] for index in indexes]
     if not symbols:
         return b"\0"
-    own_lanes, own_chunks = choose_layout(symbols, rows, precision)
-    lanes, chunks = lanes or own_lanes, chunks or own_chunks
-    if lanes == 0 or chunks == 0:
-        raise ValueError
+    payload = estimate_payload(symbols, rows, precision)
+    first = choose_layout(payload, len(symbols), lanes, chunks)
+    data = encode_as(symbols, rows, precision, *first, seal)
+    if lanes and chunks:
+        return data
+    payload = max(0, len(data) - 4 * first[0] * first[1])
+    second = choose_layout(payload, len(symbols), lanes, chunks)
+    if 4 * second[0] * second[1] > first[0] * first[1]:
+        return data
+    return encode_as(symbols, rows, precision, *second, seal)
+
+
+def encode_as(symbols, rows, precision, lanes, chunks, seal):
     size = -(-len(symbols) // chunks)
     parts = [
         encode_chunk(symbols[i : i + size], rows[i : i + size], precision, lanes, seal)
@@ -194,12 +219,19 @@ def decode_chunk(data, rows, precision, lanes):
         tail, data = take_varint(data)
         if tail > count:
             raise Corrupt
-    if len(data) < 4 * lanes:
+    bits = "".join(f"{byte:08b}" for byte in data[: 5 * lanes])  # 35 bits a state at most
+    position = 0
+    states = []
+    for _ in range(lanes):
+        end = position + 4 + 16 + int(bits[position : position + 4] or "0", 2)
+        if end > len(bits):
+            raise Corrupt
+        states.append(int("1" + bits[position + 4 : end], 2))
+        position = end
+    used = -(-position // 8)
+    if "1" in bits[position : 8 * used]:
         raise Corrupt
-    states = [int.from_bytes(data[4 * k : 4 * k + 4], "little") for k in range(lanes)]
-    if min(states) < LOW:
-        raise Corrupt
-    words = Words(data[4 * lanes :])
+    words = Words(data[used:])
     symbols = []
     for i in range(count - tail):
         states[i % lanes], symbol = pop(states[i % lanes], rows[i], precision, words)
@@ -238,7 +270,7 @@ def decode(data, indexes, table_rows, precision):
     """The symbols and the seal."""
     data = bytes(data)
     rows = [table_rows[int(index)] for index in indexes]
-    if not data or data[0] >= 16 or data[0] % 8 > 5:
+    if not data or data[0] >= 16 or data[0] % 8 > 6:
         raise Corrupt
     head, data = data[0], data[1:]
     if not rows:
