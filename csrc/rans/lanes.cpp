@@ -8,7 +8,7 @@ namespace icmh::rans {
 template <typename Index, typename Symbol>
 typename DecodeRun<Index, Symbol>::Found DecodeRun<Index, Symbol>::look_up(
     std::size_t position, std::uint32_t row_number, std::uint32_t slot) {
-  const Row& row = tables->row(row_number);
+  const Row& row = tables->row(clamp_row(row_number, tables->num_rows() - 1));
   const std::uint32_t number = tables->interval_of_slot(row, slot);
   const Interval& interval = tables->interval(row, number);
   const std::int32_t value = row.value_of(number);
@@ -23,7 +23,7 @@ typename DecodeRun<Index, Symbol>::Found DecodeRun<Index, Symbol>::look_up(
 template <typename Index, typename Symbol>
 typename EncodeRun<Index, Symbol>::Found EncodeRun<Index, Symbol>::look_up(
     std::size_t position, std::uint32_t row_number) {
-  const Row& row = tables->row(row_number);
+  const Row& row = tables->row(clamp_row(row_number, tables->num_rows() - 1));
   const std::int32_t symbol = symbols[position];
   const std::uint32_t number = row.interval_of(symbol);
   if (number == row.count) escapes.push_back(Escape::of(symbol, row.offset, row.count));
@@ -44,7 +44,7 @@ class Popper {
         indexes_(run->indexes),
         symbols_(run->symbols),
         buckets_(run->tables->buckets()),
-        last_row_(run->tables->num_rows() - 1),
+        row_mask_(run->tables->row_mask()),
         precision_(run->tables->precision()),
         bucket_bits_(run->tables->bucket_bits()),
         bucket_shift_(run->tables->bucket_shift()),
@@ -54,7 +54,7 @@ class Popper {
   inline std::uint32_t pop(std::size_t position, std::uint32_t x) {
     const auto index = static_cast<std::uint32_t>(indexes_[position]);
     highest_index_ = index > highest_index_ ? index : highest_index_;
-    const std::uint32_t row = clamp_row(index, last_row_);
+    const std::uint32_t row = index & row_mask_;
     const std::uint32_t slot = x & ((1u << precision_) - 1);
     const DecoderBucket& bucket =
         buckets_[(std::size_t{row} << bucket_bits_) + (slot >> bucket_shift_)];
@@ -77,7 +77,7 @@ class Popper {
   const Index* const indexes_;
   Symbol* const symbols_;
   const DecoderBucket* const buckets_;
-  const std::uint32_t last_row_;
+  const std::uint32_t row_mask_;
   const unsigned precision_;
   const unsigned bucket_bits_;
   const unsigned bucket_shift_;
@@ -92,7 +92,7 @@ class Pusher {
         indexes_(run->indexes),
         symbols_(run->symbols),
         cells_(run->tables->cells()),
-        last_row_(run->tables->num_rows() - 1),
+        row_mask_(run->tables->row_mask()),
         last_cell_((1u << run->tables->cell_bits()) - 1),
         lowest_value_(static_cast<std::uint32_t>(run->tables->lowest_cell_value())),
         precision_(run->tables->precision()),
@@ -103,7 +103,7 @@ class Pusher {
   inline std::uint32_t push(std::size_t position, std::uint32_t x, std::uint16_t** words) {
     const auto index = static_cast<std::uint32_t>(indexes_[position]);
     highest_index_ = index > highest_index_ ? index : highest_index_;
-    const std::uint32_t row = clamp_row(index, last_row_);
+    const std::uint32_t row = index & row_mask_;
     const std::uint32_t above = static_cast<std::uint32_t>(symbols_[position]) - lowest_value_;
     const EncoderCell& cell =
         cells_[(std::size_t{row} << cell_bits_) + (above < last_cell_ ? above : last_cell_)];
@@ -124,7 +124,7 @@ class Pusher {
   const Index* const indexes_;
   const Symbol* const symbols_;
   const EncoderCell* const cells_;
-  const std::uint32_t last_row_;
+  const std::uint32_t row_mask_;
   const std::uint32_t last_cell_;
   const std::uint32_t lowest_value_;
   const unsigned precision_;

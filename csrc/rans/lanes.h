@@ -25,8 +25,8 @@ constexpr std::ptrdiff_t kPrefetchBytes = 4096;
   X(std::int32_t, std::int8_t) X(std::int32_t, std::int16_t)                   \
   X(std::int32_t, std::int32_t)
 
-// Indexes are clamped to the rows while they are used, and their maximum is kept: nothing can be
-// read outside of the tables, and one comparison in the end tells whether an index was wrong.
+// Indexes are masked or clamped to the rows while they are used, and their maximum is kept: nothing
+// can be read outside of the tables, and one comparison in the end tells whether an index was wrong.
 // Negative indexes count as large ones.
 inline std::uint32_t clamp_row(std::uint32_t index, std::uint32_t last_row) {
   return index < last_row ? index : last_row;
@@ -66,7 +66,8 @@ struct DecodeRun {
     std::uint32_t place;
     std::int32_t value;
   };
-  // The definition, by search in the row: for the slots that their bucket does not answer. Symbol
+  // The definition, by search in the row (the last one for too high a number): for the slots that
+  // their bucket does not answer. Symbol
   // `position` is recorded if it is an escape; its value then means nothing.
   Found look_up(std::size_t position, std::uint32_t row, std::uint32_t slot);
 

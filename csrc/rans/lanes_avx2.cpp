@@ -48,8 +48,8 @@ struct Avx2 {
   ICMH_OP U mul(U a, U b) { return _mm256_mullo_epi32(a, b); }
   ICMH_OP U bit_and(U a, U b) { return _mm256_and_si256(a, b); }
   ICMH_OP U bit_or(U a, U b) { return _mm256_or_si256(a, b); }
+  ICMH_OP U and_or(U a, U b, U c) { return bit_or(bit_and(a, b), c); }
   ICMH_OP U min_u32(U a, U b) { return _mm256_min_epu32(a, b); }
-  ICMH_OP U max_u32(U a, U b) { return _mm256_max_epu32(a, b); }
   ICMH_OP Shift shift(unsigned bits) { return _mm_cvtsi32_si128(static_cast<int>(bits)); }
   ICMH_OP U shl(U u, Shift by) { return _mm256_sll_epi32(u, by); }
   ICMH_OP U shr(U u, Shift by) { return _mm256_srl_epi32(u, by); }
@@ -70,7 +70,7 @@ struct Avx2 {
   ICMH_OP M at_least_s32(U a, U b) {
     return _mm256_xor_si256(_mm256_cmpgt_epi32(b, a), splat(~0u));
   }
-  ICMH_OP M at_least_u32(U a, U b) { return _mm256_cmpeq_epi32(max_u32(a, b), a); }
+  ICMH_OP M at_least_u32(U a, U b) { return _mm256_cmpeq_epi32(_mm256_max_epu32(a, b), a); }
   ICMH_OP M is_zero(U u) { return _mm256_cmpeq_epi32(u, splat(0)); }
   ICMH_OP M below_2_16(U u) { return is_zero(shr16(u)); }
   ICMH_OP bool any(M m) { return _mm256_testz_si256(m, m) == 0; }

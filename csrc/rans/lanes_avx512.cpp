@@ -44,8 +44,8 @@ struct Avx512 {
   ICMH_OP U mul(U a, U b) { return _mm512_mullo_epi32(a, b); }
   ICMH_OP U bit_and(U a, U b) { return _mm512_and_si512(a, b); }
   ICMH_OP U bit_or(U a, U b) { return _mm512_or_si512(a, b); }
+  ICMH_OP U and_or(U a, U b, U c) { return _mm512_ternarylogic_epi32(a, b, c, 0xEA); }
   ICMH_OP U min_u32(U a, U b) { return _mm512_min_epu32(a, b); }
-  ICMH_OP U max_u32(U a, U b) { return _mm512_max_epu32(a, b); }
   ICMH_OP Shift shift(unsigned bits) { return _mm_cvtsi32_si128(static_cast<int>(bits)); }
   ICMH_OP U shl(U u, Shift by) { return _mm512_sll_epi32(u, by); }
   ICMH_OP U shr(U u, Shift by) { return _mm512_srl_epi32(u, by); }

@@ -91,8 +91,8 @@ struct Neon {
   ICMH_OP U mul(U a, U b) { return vmulq_u32(a, b); }
   ICMH_OP U bit_and(U a, U b) { return vandq_u32(a, b); }
   ICMH_OP U bit_or(U a, U b) { return vorrq_u32(a, b); }
+  ICMH_OP U and_or(U a, U b, U c) { return bit_or(bit_and(a, b), c); }
   ICMH_OP U min_u32(U a, U b) { return vminq_u32(a, b); }
-  ICMH_OP U max_u32(U a, U b) { return vmaxq_u32(a, b); }
   ICMH_OP Shift shift(unsigned bits) { return vdupq_n_s32(static_cast<std::int32_t>(bits)); }
   ICMH_OP U shl(U u, Shift by) { return vshlq_u32(u, by); }
   ICMH_OP U shr(U u, Shift by) { return vshlq_u32(u, vnegq_s32(by)); }

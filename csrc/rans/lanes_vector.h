@@ -10,7 +10,8 @@
 //   store_symbols(p, u)          the reverse; the low bits
 //   splat(scalar)                every lane
 //   add, sub, mul                modulo 2^32
-//   bit_and, bit_or, min_u32, max_u32
+//   bit_and, bit_or, min_u32
+//   and_or(a, b, c)              (a & b) | c
 //   Shift, shift(n), shl, shr    by the same number of bits in every lane
 //   shr16, sra16                 by 16; the latter is filled with the sign
 //   shr_lanes(u, n)              by a number of bits for each lane
@@ -34,6 +35,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "rans/lanes.h"
 
@@ -72,6 +74,26 @@ template <typename V, typename Index, typename Symbol>
   }
 }
 
+// The highest index of every lane of a group, in elements of their own type: one wide operation for
+// many lanes.
+template <typename Index, unsigned kLanes>
+struct HighestIndexes {
+  using Unsigned = std::make_unsigned_t<Index>;
+  alignas(64) Unsigned highest[kLanes] = {};
+
+  ICMH_OP void see(HighestIndexes* self, const Index* indexes) {
+    for (unsigned lane = 0; lane < kLanes; ++lane) {
+      const auto index = static_cast<Unsigned>(indexes[lane]);
+      self->highest[lane] = index > self->highest[lane] ? index : self->highest[lane];
+    }
+  }
+  ICMH_OP void report(const HighestIndexes* self, std::uint32_t* highest_index) {
+    for (const Unsigned index : self->highest) {
+      if (index > *highest_index) *highest_index = index;
+    }
+  }
+};
+
 // What the steps of a decoding loop share. Like all classes here it lives in registers: its functions
 // are always inlined.
 template <typename V, typename Index, typename Symbol>
@@ -82,9 +104,9 @@ struct DecodeVectors {
 
   DecodeRun<Index, Symbol>* run;
   const DecoderBucket* buckets;
-  U last_row, slot_mask, low_half, one;
+  U row_bits, slot_mask, low_half, one;
   typename V::Shift precision, bucket_bits, bucket_shift;
-  U highest_index, too_wide;
+  U too_wide;
   const std::uint8_t* next;
 
   ICMH_OP void start(DecodeVectors* self, DecodeRun<Index, Symbol>* of,
@@ -92,14 +114,13 @@ struct DecodeVectors {
     const Tables& tables = *of->tables;
     self->run = of;
     self->buckets = tables.buckets();
-    self->last_row = V::splat(tables.num_rows() - 1);
+    self->row_bits = V::splat(tables.row_mask() << tables.bucket_bits());
     self->slot_mask = V::splat((1u << tables.precision()) - 1);
     self->low_half = V::splat(0xFFFF);
     self->one = V::splat(1);
     self->precision = V::shift(tables.precision());
     self->bucket_bits = V::shift(tables.bucket_bits());
     self->bucket_shift = V::shift(tables.bucket_shift());
-    self->highest_index = V::splat(of->highest_index);
     self->too_wide = V::splat(0);
     self->next = words;
   }
@@ -107,12 +128,11 @@ struct DecodeVectors {
   // One symbol from each lane of a vector.
   ICMH_OP void step(DecodeVectors* self, std::size_t position, U* x) {
     const U index = V::load_indexes(self->run->indexes + position);
-    self->highest_index = V::max_u32(self->highest_index, index);
-    const U row = V::min_u32(index, self->last_row);
     const U slot = V::bit_and(*x, self->slot_mask);
     U start_first, second_value;
     V::gather(self->buckets,
-              V::add(V::shl(row, self->bucket_bits), V::shr(slot, self->bucket_shift)),
+              V::and_or(V::shl(index, self->bucket_bits), self->row_bits,
+                        V::shr(slot, self->bucket_shift)),
               &start_first, &second_value);
     // Before the first interval the place is negative, or huge: outside of both.
     const U place_in_first = V::sub(slot, V::bit_and(start_first, self->low_half));
@@ -125,7 +145,7 @@ struct DecodeVectors {
     if (__builtin_expect(V::any(outside), 0)) {
       alignas(64) std::uint32_t rows[kWidth], slots[kWidth];
       alignas(64) std::uint32_t frequencies[kWidth], places[kWidth], values[kWidth];
-      V::store(rows, row);
+      V::store(rows, index);
       V::store(slots, slot);
       V::store(frequencies, frequency);
       V::store(places, place);
@@ -165,6 +185,8 @@ ICMH_TARGET std::size_t decode_vectors(DecodeRun<Index, Symbol>* run, std::size_
   using Vectors = DecodeVectors<V, Index, Symbol>;
   constexpr unsigned kWidth = V::kWidth;
   constexpr unsigned kLanes = kVectors * kWidth;
+  using Highest = HighestIndexes<Index, kLanes>;
+  Highest highest;
   Vectors vectors;
   Vectors::start(&vectors, run, *words);
   typename V::U x[kVectors];
@@ -175,14 +197,12 @@ ICMH_TARGET std::size_t decode_vectors(DecodeRun<Index, Symbol>* run, std::size_
        i += kLanes) {
     prefetch_group(run->symbols + i, kLanes, kPrefetchBytes);
     prefetch_group(run->indexes + i, kLanes, kPrefetchBytes);
+    Highest::see(&highest, run->indexes + i);
     Vectors::template steps<kVectors>(&vectors, i, x);
   }
   for (unsigned v = 0; v < kVectors; ++v) V::store(states + v * kWidth, x[v]);
+  Highest::report(&highest, &run->highest_index);
   alignas(64) std::uint32_t lanes[kWidth];
-  V::store(lanes, vectors.highest_index);
-  for (const std::uint32_t index : lanes) {
-    if (index > run->highest_index) run->highest_index = index;
-  }
   V::store(lanes, vectors.too_wide);
   for (const std::uint32_t wrong : lanes) {
     if (wrong != 0) run->fits = false;
@@ -200,16 +220,15 @@ struct EncodeVectors {
 
   EncodeRun<Index, Symbol>* run;
   const EncoderCell* cells;
-  U last_row, last_cell, lowest_value, low_half, add_bit, num_slots;
+  U row_bits, last_cell, lowest_value, low_half, add_bit, num_slots;
   typename V::Shift cell_bits, limit_shift, add_shift;
-  U highest_index;
   std::uint16_t* next;
 
   ICMH_OP void start(EncodeVectors* self, EncodeRun<Index, Symbol>* of, std::uint16_t* words) {
     const Tables& tables = *of->tables;
     self->run = of;
     self->cells = tables.cells();
-    self->last_row = V::splat(tables.num_rows() - 1);
+    self->row_bits = V::splat(tables.row_mask() << tables.cell_bits());
     self->last_cell = V::splat((1u << tables.cell_bits()) - 1);
     self->lowest_value = V::splat(static_cast<std::uint32_t>(tables.lowest_cell_value()));
     self->low_half = V::splat(0xFFFF);
@@ -218,20 +237,18 @@ struct EncodeVectors {
     self->cell_bits = V::shift(tables.cell_bits());
     self->limit_shift = V::shift(32 - tables.precision());
     self->add_shift = V::shift(31);
-    self->highest_index = V::splat(of->highest_index);
     self->next = words;
   }
 
   // One symbol into each lane of a vector.
   ICMH_OP void step(EncodeVectors* self, std::size_t position, U* x) {
     const U index = V::load_indexes(self->run->indexes + position);
-    self->highest_index = V::max_u32(self->highest_index, index);
-    const U row = V::min_u32(index, self->last_row);
     const U above_lowest =
         V::sub(V::load_symbols(self->run->symbols + position), self->lowest_value);
     U packed, start_frequency;
     V::gather(self->cells,
-              V::add(V::shl(row, self->cell_bits), V::min_u32(above_lowest, self->last_cell)),
+              V::and_or(V::shl(index, self->cell_bits), self->row_bits,
+                        V::min_u32(above_lowest, self->last_cell)),
               &packed, &start_frequency);
     U start = V::bit_and(start_frequency, self->low_half);
     U frequency = V::shr16(start_frequency);
@@ -239,7 +256,7 @@ struct EncodeVectors {
     if (__builtin_expect(V::any(unknown), 0)) {
       alignas(64) std::uint32_t rows[kWidth], reciprocals[kWidth];
       alignas(64) std::uint32_t starts[kWidth], frequencies[kWidth];
-      V::store(rows, row);
+      V::store(rows, index);
       V::store(reciprocals, packed);
       V::store(starts, start);
       V::store(frequencies, frequency);
@@ -275,6 +292,8 @@ ICMH_TARGET void encode_vectors(EncodeRun<Index, Symbol>* run, std::size_t end,
   using Vectors = EncodeVectors<V, Index, Symbol>;
   constexpr unsigned kWidth = V::kWidth;
   constexpr unsigned kLanes = kVectors * kWidth;
+  using Highest = HighestIndexes<Index, kLanes>;
+  Highest highest;
   Vectors vectors;
   Vectors::start(&vectors, run, *words);
   typename V::U x[kVectors];
@@ -283,14 +302,11 @@ ICMH_TARGET void encode_vectors(EncodeRun<Index, Symbol>* run, std::size_t end,
     i -= kLanes;
     prefetch_group(run->symbols + i, kLanes, -kPrefetchBytes);
     prefetch_group(run->indexes + i, kLanes, -kPrefetchBytes);
+    Highest::see(&highest, run->indexes + i);
     Vectors::template steps<kVectors>(&vectors, i, x);
   }
   for (unsigned v = 0; v < kVectors; ++v) V::store(states + v * kWidth, x[v]);
-  alignas(64) std::uint32_t lanes[kWidth];
-  V::store(lanes, vectors.highest_index);
-  for (const std::uint32_t index : lanes) {
-    if (index > run->highest_index) run->highest_index = index;
-  }
+  Highest::report(&highest, &run->highest_index);
   *words = vectors.next;
 }
 

@@ -78,8 +78,10 @@ Status Tables::build(Span<const std::uint32_t> cdfs, std::size_t columns,
                                    static_cast<std::uint16_t>(cdf[i + 1] - cdf[i] - 1)});
     }
   }
-  result.build_cells();
-  result.build_buckets();
+  const unsigned rows_log2 = bit_length(num_rows - 1);
+  result.row_mask_ = (1u << rows_log2) - 1;
+  result.build_cells(rows_log2);
+  result.build_buckets(rows_log2);
   *tables = std::move(result);
   return Status::ok();
 }
@@ -95,14 +97,13 @@ std::uint32_t Tables::interval_of_slot(const Row& row, std::uint32_t slot) const
   return static_cast<std::uint32_t>(after - first) - 1;
 }
 
-void Tables::build_cells() {
+void Tables::build_cells(unsigned rows_log2) {
   std::int64_t lowest = std::numeric_limits<std::int32_t>::max();
   std::int64_t highest = std::numeric_limits<std::int32_t>::min();
   for (const Row& row : rows_) {
     lowest = std::min<std::int64_t>(lowest, row.offset);
     highest = std::max<std::int64_t>(highest, std::int64_t{row.offset} + row.count - 1);
   }
-  const unsigned rows_log2 = bit_length(rows_.size() - 1);
   const unsigned most = rows_log2 + kMinCellBits < kMaxCellsLog2 ? kMaxCellsLog2 - rows_log2
                                                                  : kMinCellBits;
   const std::int64_t range = highest - lowest + 1;  // 0 if no row has a value
@@ -114,7 +115,7 @@ void Tables::build_cells() {
   lowest_cell_value_ = static_cast<std::int32_t>(lowest);
 
   const std::int64_t window = (std::int64_t{1} << cell_bits_) - 1;
-  cells_.assign(rows_.size() << cell_bits_, {{0}, 0, 0});
+  cells_.assign(std::size_t{1} << (rows_log2 + cell_bits_), {{0}, 0, 0});
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     const Row& row = rows_[i];
     for (std::uint32_t k = 0; k < row.count; ++k) {
@@ -128,13 +129,12 @@ void Tables::build_cells() {
   }
 }
 
-void Tables::build_buckets() {
-  const unsigned rows_log2 = bit_length(rows_.size() - 1);
+void Tables::build_buckets(unsigned rows_log2) {
   bucket_bits_ = rows_log2 + kMinBucketBits < kMaxBucketsLog2 ? kMaxBucketsLog2 - rows_log2
                                                               : kMinBucketBits;
   bucket_bits_ = std::min(bucket_bits_, kMaxBucketBits);
   // What no slot fits: the row is looked up.
-  buckets_.assign(rows_.size() << bucket_bits_, {0, 0, 0, 0});
+  buckets_.assign(std::size_t{1} << (rows_log2 + bucket_bits_), {0, 0, 0, 0});
   const auto start_of = [this](const Row& row, std::uint32_t k) -> std::uint32_t {
     return interval(row, k).start;
   };

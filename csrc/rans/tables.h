@@ -71,6 +71,10 @@ class Tables {
   }
   std::uint32_t interval_of_slot(const Row& row, std::uint32_t slot) const;
 
+  // Both shortcuts have as many rows as this allows, a power of two; those beyond num_rows() are
+  // empty. Masked with it, an index is safe to use before it is known to be right.
+  std::uint32_t row_mask() const { return row_mask_; }
+
   // The encoder's shortcut: cell (row << cell_bits()) + c is the value lowest_cell_value() + c of
   // the row, for c < 2^cell_bits() - 1; the last cell of each row is empty.
   const EncoderCell* cells() const { return cells_.data(); }
@@ -83,10 +87,11 @@ class Tables {
   unsigned bucket_shift() const { return precision_ - bucket_bits_; }
 
  private:
-  void build_cells();
-  void build_buckets();
+  void build_cells(unsigned rows_log2);
+  void build_buckets(unsigned rows_log2);
 
   unsigned precision_ = 0;
+  std::uint32_t row_mask_ = 0;
   std::vector<Row> rows_;
   std::vector<Interval> intervals_;
   std::vector<EncoderCell> cells_;
