@@ -133,13 +133,14 @@ def latents(
     from icmh_rt.gaussian import ScaleTable
 
     encoder = Encoder(width=1.0, quality=quality, device="cpu")
+    config = encoder.backend.bundle.config
+    table = ScaleTable(config["scale_min"], config["scale_max"], config["scale_levels"])
     symbols, indexes, bits = [], [], 0.0
     reports = [encoder.encode_detailed(image) for image in images]
     for report in reports:
         symbols.append(report.latents.symbols_y.reshape(-1))
         indexes.append(report.latents.indexes_y.reshape(-1))
-        bits += report.scales.bits(symbols[-1], indexes[-1])
-    table: ScaleTable = reports[0].scales
+        bits += table.bits(symbols[-1], indexes[-1])
     tables = encoder.backend.bundle.tables
     narrow, narrow_offsets = table.pmf_rows(tail_mass)
     wide, wide_offsets = table.pmf_rows(1e-9)

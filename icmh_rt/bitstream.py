@@ -3,7 +3,7 @@
     offset  size     field
     0       4        magic b"ICMH"
     4       1        version, 1
-    5       1        flags, 0
+    5       1        flags, 0 or 1
     6       4        fingerprint of the bundle
     10      1        width id, round(100 * width), 1..200
     11      1        task id, 0..3
@@ -32,6 +32,9 @@ MAGIC = b"ICMH"
 FORMAT_VERSION = 1
 TASKS = ("human", "classification", "detection", "segmentation")  # index = task id
 FINGERPRINT_BYTES = 4
+FLAG_REFERENCE_PATH = 0x01
+"""The scale indexes of y come from the reference path (docs/reference_synthesis.md)."""
+_KNOWN_FLAGS = FLAG_REFERENCE_PATH
 MIN_WIDTH_ID, MAX_WIDTH_ID = 1, 200
 MIN_QUALITY, MAX_QUALITY = 1, 100
 MAX_VARINT_BYTES = 5
@@ -58,7 +61,7 @@ class Header:
 
     Attributes:
         format_version: 1.
-        flags: 0 in version 1; every bit is reserved.
+        flags: 0 or `FLAG_REFERENCE_PATH`; the other bits are reserved.
         fingerprint: 8 lower-case hex digits, the identity of the bundle that made the stream.
         width: channel multiplier, a multiple of 0.01 from 0.01 to 2.0.
         task: one of `TASKS`.
@@ -121,7 +124,7 @@ def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
         OptionError: a field is outside what the format can hold; names it and its value.
     """
     version = _integer("format_version", header.format_version, FORMAT_VERSION, FORMAT_VERSION)
-    flags = _integer("flags", header.flags, 0, 0)
+    flags = _integer("flags", header.flags, 0, _KNOWN_FLAGS)
     quality = _integer("quality", header.quality, MIN_QUALITY, MAX_QUALITY)
     try:
         height, width = header.image_size
@@ -198,7 +201,7 @@ def _parse(
     if stored != computed:
         raise BitstreamError(_describe_damage(view, stored, computed))
     _, version, flags, fingerprint, width_id, task_id, quality = _FIXED.unpack_from(view)
-    if flags != 0:
+    if flags & ~_KNOWN_FLAGS:
         raise BitstreamError(f"stream has unknown flags 0x{flags:02x}: a newer icmh_rt made it")
     if not MIN_WIDTH_ID <= width_id <= MAX_WIDTH_ID:
         raise BitstreamError(

@@ -1,6 +1,7 @@
 """A model bundle: one folder with ``bundle.json`` (what it is) and ``model.safetensors`` (its
 arrays).
 
+`Bundle` is the default architecture; `icmh_rt.published.PublishedBundle` is a converted checkpoint.
 ``name_of`` and ``installed`` read the JSON only; they need neither torch nor safetensors. Nothing
 is ever unpickled. The fingerprint is the start of a SHA-256 over both files' contents, so two
 bundles that would code differently never share one.
@@ -25,10 +26,16 @@ from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.models.integer_network import IntegerHyperSynthesis
 
 BUNDLE_FORMAT = 1
+"""Of the default architecture's bundles."""
+
+PUBLISHED_BUNDLE_FORMAT = 2
+"""Of converted checkpoints."""
+
 MANIFEST = "bundle.json"
 WEIGHTS = "model.safetensors"
 INSTALLED = Path(__file__).resolve().parent / "bundles"
 DEFAULT_BUNDLE = "default"
+ARCHITECTURE = "slimmable_hyperprior"
 QUALITIES = MAX_QUALITY - MIN_QUALITY + 1
 
 
@@ -69,8 +76,50 @@ class WidthTables:
                 raise BundleError(f"bundle table {name!r} has a value that is not positive")
 
 
+class CodecBundle:
+    """What the codec asks of a bundle of any architecture.
+
+    Attributes:
+        name: what it is called.
+        tasks: the tasks it has weights for.
+        widths: what there is of each width multiplier.
+        fingerprint: hex digits that identify it in streams; empty until it is saved.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    widths: dict[float, Any]
+    fingerprint: str
+
+    def width(self, width: float) -> tuple[float, Any]:
+        """The bundle's own value of ``width`` and its tables; OptionError when it has no such
+        width.
+        """
+        if isinstance(width, (int, float)) and not isinstance(width, bool):
+            for value, tables in self.widths.items():
+                if abs(value - width) < 1e-6:
+                    return value, tables
+        raise OptionError(
+            f"width {width!r} is not in bundle {self.name!r}: use one of "
+            f"{', '.join(map(str, self.widths))}"
+        )
+
+    def task(self, task: str) -> str:
+        """``task`` if the bundle has it; OptionError otherwise."""
+        if task in self.tasks:
+            return task
+        what = "not in bundle" if task in TASKS else "unknown; not in bundle"
+        raise OptionError(
+            f"task {task!r} is {what} {self.name!r}: use one of {', '.join(self.tasks)}"
+        )
+
+    def quality(self, quality: int) -> int:
+        """``quality``, of 1 to 100, if the bundle has it; OptionError otherwise."""
+        return quality
+
+
 @dataclass(frozen=True, eq=False)
-class Bundle:
+class Bundle(CodecBundle):
     """One model, in memory.
 
     Args:
@@ -105,28 +154,6 @@ class Bundle:
         unknown = sorted(set(self.tasks) - set(TASKS))
         if unknown or not self.tasks or not self.widths:
             raise BundleError(f"bundle has tasks {list(self.tasks)} and widths {list(self.widths)}")
-
-    def width(self, width: float) -> tuple[float, WidthTables]:
-        """The bundle's own value of ``width`` and its tables; OptionError when it has no such
-        width.
-        """
-        if isinstance(width, (int, float)) and not isinstance(width, bool):
-            for value, tables in self.widths.items():
-                if abs(value - width) < 1e-6:
-                    return value, tables
-        raise OptionError(
-            f"width {width!r} is not in bundle {self.name!r}: use one of "
-            f"{', '.join(map(str, self.widths))}"
-        )
-
-    def task(self, task: str) -> str:
-        """``task`` if the bundle has it; OptionError otherwise."""
-        if task in self.tasks:
-            return task
-        what = "not in bundle" if task in TASKS else "unknown; not in bundle"
-        raise OptionError(
-            f"task {task!r} is {what} {self.name!r}: use one of {', '.join(self.tasks)}"
-        )
 
 
 # -- finding ---------------------------------------------------------------------------------------
@@ -167,11 +194,11 @@ def find(model: str | Path) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _load_cached(folder: Path, stamp: tuple[int, ...]) -> Bundle:
+def _load_cached(folder: Path, stamp: tuple[int, ...]) -> CodecBundle:
     return _load(folder)
 
 
-def load(model: str | Path | Bundle = DEFAULT_BUNDLE) -> Bundle:
+def load(model: str | Path | CodecBundle = DEFAULT_BUNDLE) -> CodecBundle:
     """A bundle by name, path, or as it is; the last few are kept in memory until they change on
     disk.
 
@@ -179,7 +206,7 @@ def load(model: str | Path | Bundle = DEFAULT_BUNDLE) -> Bundle:
         BundleError: it does not exist, is damaged, or fails the integer network's proof.
         BackendUnavailableError: safetensors is not installed.
     """
-    if isinstance(model, Bundle):
+    if isinstance(model, CodecBundle):
         return model
     if not isinstance(model, (str, Path)):
         raise OptionError(f"model is a {type(model).__name__}; give a bundle's name or path")
@@ -200,10 +227,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BundleError(f"{str(path)!r} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("bundle_format") != BUNDLE_FORMAT:
-        found = manifest.get("bundle_format") if isinstance(manifest, dict) else None
+    known = (BUNDLE_FORMAT, PUBLISHED_BUNDLE_FORMAT)
+    found = manifest.get("bundle_format") if isinstance(manifest, dict) else None
+    if found not in known:
         raise BundleError(
-            f"{str(path)!r} is of bundle format {found!r}; this icmh_rt reads {BUNDLE_FORMAT}"
+            f"{str(path)!r} is of bundle format {found!r}; this icmh_rt reads "
+            f"{' and '.join(map(str, known))}"
         )
     return manifest
 
@@ -235,7 +264,7 @@ _TABLES = "tables."
 _WIDTH_ARRAYS = ("gain", "inverse_gain", "hyper_gain", "hyper_index")
 
 
-def _load(folder: Path) -> Bundle:
+def _load(folder: Path) -> CodecBundle:
     manifest = _read_manifest(folder)
     try:
         weights = (folder / WEIGHTS).read_bytes()
@@ -250,39 +279,45 @@ def _load(folder: Path) -> Bundle:
     safetensors = _safetensors()
     try:
         arrays = safetensors.load(weights)
-        widths = {}
-        for width in manifest["widths"]:
-            prefix = _prefix(width)
-            network = IntegerHyperSynthesis.from_tensors(
-                arrays, manifest["hyper_synthesis"][str(width)], prefix + "h_s."
-            )
-            tables = {name: arrays[prefix + name] for name in _WIDTH_ARRAYS}
-            widths[width] = WidthTables(hyper_synthesis=network, **tables)
-        return Bundle(
-            name=manifest["name"],
-            config=manifest["config"],
-            tasks=tuple(manifest["tasks"]),
-            transforms={
-                k.removeprefix(_TRANSFORMS): v
-                for k, v in arrays.items()
-                if k.startswith(_TRANSFORMS)
-            },
-            widths=widths,
-            tables=rans.Tables.from_arrays(
-                {k.removeprefix(_TABLES): v for k, v in arrays.items() if k.startswith(_TABLES)}
-            ),
-            training=manifest.get("training", {}),
-            fingerprint=fingerprint,
-        )
+        if manifest["bundle_format"] == PUBLISHED_BUNDLE_FORMAT:
+            from icmh_rt.published import PublishedBundle
+
+            return PublishedBundle.from_arrays(manifest, arrays)
+        return _from_arrays(manifest, arrays)
     except KeyError as error:
         raise BundleError(f"bundle {str(folder)!r} lacks {error.args[0]!r}") from None
-    except (TypeError, ValueError) as error:
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
+
+
+def _from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Bundle:
+    widths = {}
+    for width in manifest["widths"]:
+        prefix = _prefix(width)
+        network = IntegerHyperSynthesis.from_tensors(
+            arrays, manifest["hyper_synthesis"][str(width)], prefix + "h_s."
+        )
+        tables = {name: arrays[prefix + name] for name in _WIDTH_ARRAYS}
+        widths[width] = WidthTables(hyper_synthesis=network, **tables)
+    return Bundle(
+        name=manifest["name"],
+        config=manifest["config"],
+        tasks=tuple(manifest["tasks"]),
+        transforms=part_of(arrays, _TRANSFORMS),
+        widths=widths,
+        tables=rans.Tables.from_arrays(part_of(arrays, _TABLES)),
+        training=manifest.get("training", {}),
+        fingerprint=manifest["fingerprint"],
+    )
+
+
+def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def save(bundle: Bundle, folder: str | Path) -> str:
     """Write ``bundle`` to ``folder`` and return its fingerprint; equal bundles give equal files."""
-    folder = Path(folder)
     arrays = {_TRANSFORMS + k: v for k, v in bundle.transforms.items()}
     arrays |= {_TABLES + k: v for k, v in bundle.tables.to_arrays().items()}
     described = {}
@@ -291,19 +326,25 @@ def save(bundle: Bundle, folder: str | Path) -> str:
         tensors, described[str(width)] = tables.hyper_synthesis.to_tensors(prefix + "h_s.")
         arrays |= tensors
         arrays |= {prefix + name: getattr(tables, name) for name in _WIDTH_ARRAYS}
-    contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
-    weights = _safetensors().save(contiguous)
     manifest = {
         "bundle_format": BUNDLE_FORMAT,
         "name": bundle.name,
-        "architecture": "slimmable_hyperprior",
+        "architecture": ARCHITECTURE,
         "config": bundle.config,
         "tasks": list(bundle.tasks),
         "widths": list(bundle.widths),
         "hyper_synthesis": described,
         "training": bundle.training,
     }
-    manifest["fingerprint"] = _fingerprint(manifest, weights)
+    return write(folder, manifest, arrays)
+
+
+def write(folder: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Write the two files of a bundle, and return the fingerprint that its manifest gets."""
+    folder = Path(folder)
+    contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
+    weights = _safetensors().save(contiguous)
+    manifest = {**manifest, "fingerprint": _fingerprint(manifest, weights)}
     folder.mkdir(parents=True, exist_ok=True)
     with replace_file(folder / WEIGHTS) as file:
         file.write(weights)

@@ -33,6 +33,7 @@ _MAX_STREAM_BYTES = 2**30
 
 # Commands whose arguments live with their code: module (add_arguments, run), extra, summary.
 _ELSEWHERE = {
+    "convert": ("icmh_rt.convert", "torch", "make a bundle of a published checkpoint"),
     "eval": ("icmh_rt.evaluation.cli", "torch", "measure rate, distortion and BD-rate"),
     "train": ("icmh_rt.training.cli", "train", "train a codec"),
     "bundle": ("icmh_rt.training.bundle_cli", "train", "fold a training checkpoint into a bundle"),
@@ -136,7 +137,8 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="W",
-        help="channel multiplier, the compute: 0.25, 0.5, 0.75 or 1.0 (default: %(default)s)",
+        help="channel multiplier, the compute; the default bundle has 0.25, 0.5, 0.75 and 1.0"
+        " (default: %(default)s)",
     )
     parser.add_argument(
         "--task",

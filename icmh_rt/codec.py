@@ -8,9 +8,9 @@ decoded symbols, so a decoder gives the right latents or an error, never a wrong
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import numpy as np
 
 from icmh_rt import _native, bitstream, rans
 from icmh_rt.backends import Backend, Latents, create
-from icmh_rt.backends.base import Stopwatch, hyper_shape, latent_shape
-from icmh_rt.bundle import DEFAULT_BUNDLE, Bundle, WidthTables, load
+from icmh_rt.backends.base import Stopwatch
+from icmh_rt.bundle import DEFAULT_BUNDLE, CodecBundle, load
+from icmh_rt.coding import Coding
 from icmh_rt.errors import BitstreamError, ImageError, ModelMismatchError, OptionError
-from icmh_rt.gaussian import ScaleTable
 from icmh_rt.images import load_image
 
 
@@ -29,23 +29,25 @@ from icmh_rt.images import load_image
 class EncodeReport:
     """What `Encoder.encode_detailed` returns.
 
-    data: the stream · times: seconds by stage · latents: what was coded · indexes_z: uint8, the
-    table row of each hyper-latent symbol.
+    data: the stream · times: seconds by stage · latents: what was coded · indexes_z: the table row
+    of each hyper-latent symbol · coding: how latents became symbols.
     """
 
     data: bytes
     times: dict[str, float]
     latents: Latents = field(repr=False)
     indexes_z: np.ndarray = field(repr=False)
-    scales: ScaleTable = field(repr=False)
+    coding: Coding = field(repr=False)
 
     @cached_property
     def estimated_bits(self) -> float:
-        """-log2 likelihood of all symbols under the trained Gaussians: the rate research code
+        """-log2 likelihood of all symbols under the trained densities: the rate research code
         reports.
         """
-        bits = self.scales.bits(self.latents.symbols_z, self.indexes_z)
-        return bits + self.scales.bits(self.latents.symbols_y, self.latents.indexes_y)
+        latents = self.latents
+        return self.coding.estimated_bits(
+            latents.symbols_z, self.indexes_z, latents.symbols_y, latents.indexes_y
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,8 @@ class DecodedLatents:
     """What `Decoder.latents` returns: everything exact that a stream holds.
 
     y_hat: float32 ``(h, w, M)``, the dequantized latent, equal bits on every device · symbols_z,
-    symbols_y: int32 · indexes_y: uint8 scale indexes · header: of the stream.
+    symbols_y: int32 · indexes_y: uint8 or uint16, scale indexes or table rows · header: of the
+    stream.
     """
 
     y_hat: np.ndarray
@@ -68,7 +71,7 @@ class _Codec:
 
     def __init__(
         self,
-        model: str | Path | Bundle,
+        model: str | Path | CodecBundle,
         backend: str,
         device: str,
         dtype: str,
@@ -95,8 +98,9 @@ class Encoder(_Codec):
     Args:
         width: channel multiplier of the transforms: compute. One of the bundle's widths.
         task: what the stream is for; one of the bundle's tasks.
-        quality: 1 (smallest stream) to 100 (best picture), a whole number: rate.
-        model: name of an installed bundle, path of a bundle folder, or a `Bundle`.
+        quality: 1 (smallest stream) to 100 (best picture), a whole number: rate. A converted
+            checkpoint has one rate, called 50.
+        model: name of an installed bundle, path of a bundle folder, or a bundle in memory.
         backend: "auto" (the fastest that is installed) or a name of
             ``icmh_rt.backends.available()``.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N".
@@ -116,7 +120,7 @@ class Encoder(_Codec):
         width: float = 1.0,
         task: str = "human",
         quality: int = 50,
-        model: str | Path | Bundle = DEFAULT_BUNDLE,
+        model: str | Path | CodecBundle = DEFAULT_BUNDLE,
         backend: str = "auto",
         device: str = "auto",
         *,
@@ -124,9 +128,12 @@ class Encoder(_Codec):
         max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
     ) -> None:
         super().__init__(model, backend, device, dtype, max_pixels)
-        self.width, self._tables = self._bundle.width(width)
+        self.width, _ = self._bundle.width(width)
         self.task = self._bundle.task(task)
-        self.quality = _whole("quality", quality, bitstream.MIN_QUALITY, bitstream.MAX_QUALITY)
+        self.quality = self._bundle.quality(
+            _whole("quality", quality, bitstream.MIN_QUALITY, bitstream.MAX_QUALITY)
+        )
+        self._coding = self._backend.coding(self.width, self.quality)
 
     def encode(self, image: Any) -> bytes:
         """Encode one image.
@@ -158,15 +165,15 @@ class Encoder(_Codec):
         watch.lap("read")
         latents = self._backend.encode_transforms(pixels, self.width, self.task, self.quality)
         watch.take_over(latents.times)
-        indexes_z = _indexes_z(self._tables, self.quality, latents.symbols_z.shape)
-        checksum = _checksum(latents)
-        tables = self._bundle.tables
-        z_section = rans.encode(latents.symbols_z, indexes_z, tables, seal=checksum & 0xFFFF)
-        y_section = rans.encode(latents.symbols_y, latents.indexes_y, tables, seal=checksum >> 16)
+        coding = self._coding
+        indexes_z = coding.indexes_z(pixels.shape[:2])
+        low, high = _seals(latents, coding)
+        z_section = rans.encode(latents.symbols_z, indexes_z, coding.tables_z, seal=low)
+        y_section = rans.encode(latents.symbols_y, latents.indexes_y, coding.tables_y, seal=high)
         watch.lap("entropy_coding")
         header = bitstream.Header(
             format_version=bitstream.FORMAT_VERSION,
-            flags=0,
+            flags=coding.flags,
             fingerprint=self._bundle.fingerprint,
             width=self.width,
             task=self.task,
@@ -175,7 +182,7 @@ class Encoder(_Codec):
         )
         data = bitstream.pack(header, z_section, y_section)
         watch.lap("pack")
-        return EncodeReport(data, watch.times, latents, indexes_z, _scale_table_of(self._bundle))
+        return EncodeReport(data, watch.times, latents, indexes_z, coding)
 
     def __repr__(self) -> str:
         return (
@@ -197,7 +204,7 @@ class Decoder(_Codec):
 
     def __init__(
         self,
-        model: str | Path | Bundle = DEFAULT_BUNDLE,
+        model: str | Path | CodecBundle = DEFAULT_BUNDLE,
         backend: str = "auto",
         device: str = "auto",
         *,
@@ -212,48 +219,53 @@ class Decoder(_Codec):
         Raises:
             BitstreamError: truncated, altered, of another version, or larger than ``max_pixels``.
             ModelMismatchError: made by another bundle than this decoder's.
+            OptionError: the stream holds features and no image.
         """
-        latents = self.latents(data)
-        header = latents.header
-        return self._backend.synthesis(latents.y_hat, header.width, header.task, header.image_size)
+        return self._decode(data, self._backend.check_image, self._backend.synthesis)
+
+    def features(self, data: Any) -> dict[str, np.ndarray]:
+        """Intermediate features of a vision network, for streams that hold some.
+
+        Returns:
+            float32 ``(C, H', W')`` by name; of the slimmable codecs ``fea``, YOLOv3's feature of
+            256 channels at stride 8, of ``(ceil(H / 8), ceil(W / 8))`` positions.
+
+        Raises:
+            OptionError: the bundle has no feature head for such streams; otherwise as `decode`.
+        """
+        return self._decode(data, self._backend.check_features, self._backend.features)
+
+    def _decode(self, data: Any, check: Callable[..., None], synthesis: Callable[..., Any]) -> Any:
+        """What ``synthesis`` makes of the stream; ``check`` says before decoding if it cannot."""
+        stream = bitstream.parse(data, max_pixels=self.max_pixels)
+        header = stream.header
+        coding = self._coding_of(header)
+        check(header.width, header.task)
+        y_hat = self._latents(stream, coding).y_hat
+        return synthesis(y_hat, header.width, header.task, header.image_size)
 
     def latents(self, data: Any) -> DecodedLatents:
         """The decoded latents of a stream, without drawing the picture. Raises as `decode`."""
         stream = bitstream.parse(data, max_pixels=self.max_pixels)
+        return self._latents(stream, self._coding_of(stream.header))
+
+    def _latents(self, stream: bitstream.Stream, coding: Coding) -> DecodedLatents:
         header = stream.header
-        tables = self._tables_of(header)
-        network = tables.hyper_synthesis
-        z_shape = (*hyper_shape(header.image_size), network.z_channels)
-        indexes_z = _indexes_z(tables, header.quality, z_shape)
-        symbols_z, low = rans.decode_sealed(stream.z_section, indexes_z, self._bundle.tables)
-        shape = latent_shape(header.image_size)
-        mean, indexes_y = self._backend.hyper_synthesis(symbols_z, tables, header.quality, shape)
-        symbols_y, high = rans.decode_sealed(stream.y_section, indexes_y, self._bundle.tables)
-        sealed = high << 16 | low
-        found = _checksum(Latents(symbols_z, symbols_y, indexes_y))
-        if found != sealed:
+        indexes_z = coding.indexes_z(header.image_size)
+        symbols_z, low = rans.decode_sealed(stream.z_section, indexes_z, coding.tables_z)
+        prediction = coding.predict(symbols_z, header.image_size)
+        symbols_y, high = rans.decode_sealed(stream.y_section, prediction.indexes, coding.tables_y)
+        found = _seals(Latents(symbols_z, symbols_y, prediction), coding)
+        if found != (low, high):
             raise BitstreamError(
-                f"decoded latents have checksum 0x{found:08x}, the encoder's had "
-                f"0x{sealed:08x}: this decoder disagrees with the encoder; "
+                f"decoded latents have checksum 0x{found[1]:04x}{found[0]:04x}, the encoder's had "
+                f"0x{high:04x}{low:04x}: this decoder disagrees with the encoder; "
                 "report it with both versions of icmh_rt"
             )
-        y_hat = self._backend.dequantize(symbols_y, mean, tables, header.quality)
-        return DecodedLatents(y_hat, symbols_z, symbols_y, indexes_y, header)
+        y_hat = coding.dequantize(symbols_y, prediction)
+        return DecodedLatents(y_hat, symbols_z, symbols_y, prediction.indexes, header)
 
-    def features(self, data: Any) -> dict[str, np.ndarray]:
-        """Intermediate features of a vision network, for streams whose task has a feature head.
-
-        Raises:
-            OptionError: the bundle has no feature head for the stream's task.
-        """
-        header = bitstream.read_header(data, max_pixels=self.max_pixels)
-        self._tables_of(header)
-        raise OptionError(
-            f"bundle {self.model!r} has no feature head for task {header.task!r}: decode the image "
-            "instead"
-        )
-
-    def _tables_of(self, header: bitstream.Header) -> WidthTables:
+    def _coding_of(self, header: bitstream.Header) -> Coding:
         """Refuse streams of another bundle, naming both sides."""
         bundle = self._bundle
         if header.fingerprint != bundle.fingerprint:
@@ -263,9 +275,15 @@ class Decoder(_Codec):
             )
         try:
             bundle.task(header.task)
-            return bundle.width(header.width)[1]
+            coding = self._backend.coding(header.width, header.quality)
         except OptionError as error:
             raise BitstreamError(f"stream cannot be decoded: {error}") from None
+        if header.flags != coding.flags:
+            raise BitstreamError(
+                f"stream has flags 0x{header.flags:02x}, those of bundle {bundle.name!r} have "
+                f"0x{coding.flags:02x}: it is not what an encoder makes"
+            )
+        return coding
 
     def __repr__(self) -> str:
         return f"Decoder(model={self.model!r}, backend={self._backend!r})"
@@ -286,27 +304,12 @@ def _whole(name: str, value: Any, low: int, high: int | None) -> int:
     return number
 
 
-def _indexes_z(tables: WidthTables, quality: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Table row of every hyper-latent symbol, uint8 of ``shape``: one a channel."""
-    return np.ascontiguousarray(np.broadcast_to(tables.hyper_index[quality - 1], shape))
+def _seals(latents: Latents, coding: Coding) -> tuple[int, int]:
+    """What seals the sections of z and y: low and high half of the latents' checksum, a CRC-32C.
 
-
-def _checksum(latents: Latents) -> int:
-    """CRC-32C over the symbols (int32, little-endian) and the scale indexes, all in C order."""
+    A section without symbols has no room for a seal.
+    """
     value = 0
-    for array, dtype in (
-        (latents.symbols_z, "<i4"),
-        (latents.symbols_y, "<i4"),
-        (latents.indexes_y, "u1"),
-    ):
-        value = _native.crc32c(np.ascontiguousarray(array, dtype), value)
-    return value
-
-
-def _scale_table_of(bundle: Bundle) -> ScaleTable:
-    config = bundle.config
-    return _scale_table(config["scale_min"], config["scale_max"], config["scale_levels"])
-
-
-# Cached for the table of bits that it keeps, which takes longer to make than to use.
-_scale_table = cache(ScaleTable)
+    for array in coding.checked(latents.symbols_z, latents.symbols_y, latents.prediction):
+        value = _native.crc32c(array, value)
+    return value & 0xFFFF if latents.symbols_z.size else 0, value >> 16

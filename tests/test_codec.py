@@ -23,7 +23,6 @@ pytest.importorskip("torch", reason="the torch extra is not installed")
 
 from icmh_rt import bitstream, bundle, rans
 from icmh_rt.backends import available, create
-from icmh_rt.backends.base import hyper_shape, latent_shape
 from icmh_rt.codec import Decoder, Encoder
 from icmh_rt.errors import (
     BackendUnavailableError,
@@ -391,5 +390,8 @@ def test_backends_are_shared_and_listed():
 
 
 def test_shapes_round_up():
-    assert latent_shape((1, 16)) == (1, 1) and latent_shape((17, 4096)) == (2, 256)
-    assert hyper_shape((1, 64)) == (1, 1) and hyper_shape((65, 129)) == (2, 3)
+    coding = Encoder(width=0.25).backend.coding(0.25, 50)
+    assert coding.latent_shape((1, 16))[:2] == (1, 1)
+    assert coding.latent_shape((17, 4096)) == (2, 256, 192)
+    assert coding.indexes_z((1, 64)).shape[:2] == (1, 1)
+    assert coding.indexes_z((65, 129)).shape == (2, 3, 32)

@@ -1,8 +1,8 @@
 """The interface between the codec and whatever runs the transforms.
 
-Arrays at this border are numpy on the host, channels-last. Quantization, the integer network and
-the dequantized latent are computed here, once for all backends, so that backends can only differ
-in how they compute ``g_a``, ``h_a`` and ``g_s``: nothing that entropy decoding depends on.
+Arrays at this border are numpy on the host, channels-last. Quantization, the hyper-synthesis and
+the dequantized latent are a `Coding`'s, one for all backends, so that backends can only differ in
+how they compute ``g_a``, ``h_a`` and ``g_s``: nothing that entropy decoding depends on.
 """
 
 from __future__ import annotations
@@ -14,47 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from icmh_rt._threads import get_num_threads
-from icmh_rt.bundle import Bundle, WidthTables
-from icmh_rt.errors import ImageError
-
-LATENT_STRIDE = 16
-"""Image pixels a latent position, along each side."""
-
-HYPER_STRIDE = 4
-"""Latent positions a hyper-latent position, along each side."""
-
-_SYMBOL_LIMIT = 2**17
-"""Far above what real images give. With means of at most 2**15 in magnitude (`mean_limit`), symbol
-plus mean stays an exact float32."""
-
-
-def latent_shape(image_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the latent of an image of ``image_size`` pixels: rounded up to whole
-    positions.
-    """
-    height, width = image_size
-    return -(-height // LATENT_STRIDE), -(-width // LATENT_STRIDE)
-
-
-def hyper_shape(image_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the hyper-latent of an image of ``image_size`` pixels."""
-    height, width = latent_shape(image_size)
-    return -(-height // HYPER_STRIDE), -(-width // HYPER_STRIDE)
+from icmh_rt.bundle import CodecBundle
+from icmh_rt.coding import Coding, Prediction, coding_of
+from icmh_rt.errors import OptionError
 
 
 @dataclass(frozen=True, eq=False)
 class Latents:
     """Everything that is entropy coded, and what codes it.
 
-    symbols_z: int32 ``(hz, wz, Z)`` · symbols_y: int32 ``(h, w, M)`` · indexes_y: uint8 ``(h, w,
-    M)``, the scale index of each symbol · times: seconds by stage.
+    symbols_z: int32 ``(hz, wz, Z)``, empty in models without a hyperprior · symbols_y: int32
+    ``(h, w, M)`` · prediction: of y, what z tells · times: seconds by stage.
     """
 
     symbols_z: np.ndarray
     symbols_y: np.ndarray
-    indexes_y: np.ndarray
+    prediction: Prediction
     times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def indexes_y(self) -> np.ndarray:
+        """uint8 or uint16 ``(h, w, M)``, the table row of each symbol of y."""
+        return self.prediction.indexes
 
 
 class Stopwatch:
@@ -78,23 +59,21 @@ class Stopwatch:
 class Backend(ABC):
     """Runs one bundle's transforms on one device.
 
-    Subclasses give the three transforms; everything else is shared. Thread-safe: no call changes
-    the object.
+    Subclasses give the transforms; everything else is shared. Thread-safe: no call changes the
+    object.
     """
 
     name: str
     device: str
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: CodecBundle) -> None:
         self.bundle = bundle
 
     # -- what a backend implements -----------------------------------------------------------------
 
     @abstractmethod
     def analysis(self, image: np.ndarray, width: float, task: str) -> Any:
-        """g_a of uint8 ``(H, W, 3)``: the ungained latent of ``latent_shape``, as the backend
-        keeps it.
-        """
+        """g_a of uint8 ``(H, W, 3)``: the unquantized latent, as the backend keeps it."""
 
     @abstractmethod
     def latent_to_host(self, y: Any) -> np.ndarray:
@@ -102,15 +81,45 @@ class Backend(ABC):
 
     @abstractmethod
     def hyper_analysis(self, y: Any, width: float, task: str) -> np.ndarray:
-        """h_a of what `analysis` returned: float32 ``(hz, wz, Z)``."""
+        """h_a of what `analysis` returned: float32 ``(hz, wz, Z)``, empty in models without."""
 
     @abstractmethod
     def synthesis(
         self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
     ) -> np.ndarray:
-        """g_s of float32 ``(h, w, M)``: uint8 ``(H, W, 3)``."""
+        """g_s of float32 ``(h, w, M)``: uint8 ``(H, W, 3)``.
+
+        Raises:
+            OptionError: latents of this width have no image.
+        """
+
+    def features(
+        self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        """Features of a vision network from float32 ``(h, w, M)``: float32 ``(C, H', W')`` each.
+
+        Raises:
+            OptionError: latents of this width and task have none.
+        """
+        self.check_features(width, task)
+        raise NotImplementedError(f"{type(self).__name__} claims features and gives none")
+
+    def check_features(self, width: float, task: str) -> None:
+        """OptionError where `features` would raise it."""
+        raise OptionError(
+            f"bundle {self.bundle.name!r} has no feature head for task {task!r}: decode the image "
+            "instead"
+        )
+
+    def check_image(self, width: float, task: str) -> None:
+        """OptionError where `synthesis` would raise it."""
+        return None
 
     # -- the codec's side --------------------------------------------------------------------------
+
+    def coding(self, width: float, quality: int) -> Coding:
+        """How latents of this width become symbols; OptionError if the bundle lacks it."""
+        return coding_of(self.bundle, width, quality)
 
     def encode_transforms(
         self, image: np.ndarray, width: float, task: str, quality: int
@@ -121,58 +130,17 @@ class Backend(ABC):
             ImageError: the transforms gave a value that is not finite.
         """
         watch = Stopwatch()
-        width, tables = self.bundle.width(width)
-        row = quality - 1
+        width, _ = self.bundle.width(width)
+        coding = self.coding(width, quality)
         y = self.analysis(image, width, task)
         watch.lap("g_a")
         z = self.hyper_analysis(y, width, task)
         watch.lap("h_a")
-        symbols_z = _quantize(z * tables.hyper_gain[row])
+        symbols_z = coding.quantize_hyper(z)
         latent = self.latent_to_host(y)
         watch.lap("download")
-        mean, indexes = self.hyper_synthesis(symbols_z, tables, quality, latent.shape[:2])
+        prediction = coding.predict(symbols_z, image.shape[:2])
         watch.lap("h_s")
-        residual = latent * tables.gain[row]
-        residual -= mean
-        symbols_y = _quantize(residual)
+        symbols_y = coding.quantize(latent, prediction)
         watch.lap("quantize")
-        return Latents(symbols_z, symbols_y, indexes, watch.times)
-
-    def hyper_synthesis(
-        self, symbols_z: np.ndarray, tables: WidthTables, quality: int, shape: tuple[int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Means float32 (gained, exact multiples of ``2**-mean_bits``) and scale indexes uint8.
-
-        Both ``(h, w, M)``, cut to the latent's ``shape``.
-        """
-        network = tables.hyper_synthesis
-        mean, indexes = network.run(symbols_z, quality, threads=get_num_threads())
-        height, width = shape
-        mean = np.multiply(
-            mean[:height, :width], np.float32(2.0**-network.mean_bits), dtype=np.float32
-        )
-        return mean, np.ascontiguousarray(indexes[:height, :width])
-
-    def dequantize(
-        self, symbols_y: np.ndarray, mean: np.ndarray, tables: WidthTables, quality: int
-    ) -> np.ndarray:
-        """The decoded latent, float32 ``(h, w, M)``; the same bits on every machine.
-
-        Symbol plus mean is exact in float32, so only the multiplication rounds: one IEEE operation,
-        with nothing that could be contracted or reordered.
-        """
-        latent = symbols_y.astype(np.float32)
-        latent += mean
-        latent *= tables.inverse_gain[quality - 1]
-        return latent
-
-
-def _quantize(values: np.ndarray) -> np.ndarray:
-    """Nearest int32; refuses what no image gives, and NaN, instead of writing garbage."""
-    if not np.all(np.isfinite(values)):
-        raise ImageError(
-            "the transforms gave values that are not finite; try dtype='fp32' or another backend"
-        )
-    np.rint(values, out=values)
-    np.clip(values, -_SYMBOL_LIMIT, _SYMBOL_LIMIT, out=values)
-    return values.astype(np.int32)
+        return Latents(symbols_z, symbols_y, prediction, watch.times)

@@ -8,8 +8,9 @@ import threading
 from dataclasses import dataclass
 
 from icmh_rt.backends.base import Backend
-from icmh_rt.bundle import Bundle
+from icmh_rt.bundle import CodecBundle
 from icmh_rt.errors import BackendUnavailableError, OptionError
+from icmh_rt.published import PublishedBundle
 
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 
@@ -17,12 +18,13 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 @dataclass(frozen=True)
 class _Entry:
     """A backend: its module (which has ``create(bundle, device, dtype)``), what it needs, its
-    extra.
+    extra, and its module for converted checkpoints, None if it cannot run them.
     """
 
     module: str
     requires: tuple[str, ...]
     extra: str
+    published: str | None = None
 
     def missing(self) -> list[str]:
         return [name for name in self.requires if importlib.util.find_spec(name) is None]
@@ -30,7 +32,12 @@ class _Entry:
 
 # In the order in which "auto" tries them: the fastest first.
 _BACKENDS = {
-    "torch": _Entry("icmh_rt.backends.torch", ("torch", "safetensors"), "torch"),
+    "torch": _Entry(
+        "icmh_rt.backends.torch",
+        ("torch", "safetensors"),
+        "torch",
+        published="icmh_rt.backends.published",
+    ),
 }
 
 _lock = threading.Lock()
@@ -52,7 +59,7 @@ def available() -> dict[str, str | None]:
 
 
 def create(
-    bundle: Bundle, backend: str = "auto", device: str = "auto", dtype: str = "auto"
+    bundle: CodecBundle, backend: str = "auto", device: str = "auto", dtype: str = "auto"
 ) -> Backend:
     """The backend for ``bundle``; equal arguments share one object.
 
@@ -70,7 +77,14 @@ def create(
         raise OptionError(f"backend {backend!r} is unknown: use auto or {', '.join(_BACKENDS)}")
     if dtype not in DTYPES:
         raise OptionError(f"dtype {dtype!r} is unknown: use one of {', '.join(DTYPES)}")
-    reasons = available()
+    modules = {name: _module(entry, bundle) for name, entry in _BACKENDS.items()}
+    if backend != "auto" and modules[backend] is None:
+        able = ", ".join(name for name, module in modules.items() if module is not None)
+        raise BackendUnavailableError(
+            f"backend {backend!r} does not run converted checkpoints, and bundle {bundle.name!r} "
+            f"is one: use {able}"
+        )
+    reasons = {name: reason for name, reason in available().items() if modules[name] is not None}
     if backend == "auto":
         usable = [name for name, reason in reasons.items() if reason is None]
         if not usable:
@@ -82,8 +96,12 @@ def create(
     key = (bundle.fingerprint or str(id(bundle)), backend, str(device), dtype)
     with _lock:
         if key not in _instances:
-            module = importlib.import_module(_BACKENDS[backend].module)
+            module = importlib.import_module(modules[backend])
             while len(_instances) >= _MAX_INSTANCES:
                 _instances.pop(next(iter(_instances)))
             _instances[key] = module.create(bundle, device, dtype)
         return _instances[key]
+
+
+def _module(entry: _Entry, bundle: CodecBundle) -> str | None:
+    return entry.published if isinstance(bundle, PublishedBundle) else entry.module

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.backends.base import HYPER_STRIDE, LATENT_STRIDE, Backend
+from icmh_rt.backends.base import Backend
 from icmh_rt.bundle import Bundle
+from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.models.slimmable_hyperprior import (
     PATCH,
@@ -21,10 +22,16 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def create(bundle: Bundle, device: str, dtype: str) -> TorchBackend:
     """The entry point that the registry calls."""
-    return TorchBackend(bundle, _device(device), _DTYPES["fp32" if dtype == "auto" else dtype])
+    return TorchBackend(bundle, device_of(device), dtype_of(dtype))
 
 
-def _device(name: str) -> torch.device:
+def dtype_of(name: str) -> torch.dtype:
+    """One of the registry's names of dtypes."""
+    return _DTYPES["fp32" if name == "auto" else name]
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; OptionError or BackendUnavailableError if there is none."""
     if not isinstance(name, str):
         raise OptionError(f"device is {name!r}: use auto, cpu, cuda or cuda:N")
     if name == "auto":
@@ -74,7 +81,7 @@ class TorchBackend(Backend):
 
     @torch.inference_mode()
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor:
-        pad = [(0, -side % LATENT_STRIDE) for side in image.shape[:2]]
+        pad = [(0, -side % DEFAULT_LATENT_STRIDE) for side in image.shape[:2]]
         if any(after for _, after in pad):
             image = np.pad(image, (*pad, (0, 0)), mode="edge")
         height, columns = image.shape[0] // PATCH, image.shape[1] // PATCH
@@ -91,7 +98,7 @@ class TorchBackend(Backend):
 
     @torch.inference_mode()
     def hyper_analysis(self, y: Tensor, width: float, task: str) -> np.ndarray:
-        pad = (0, -y.shape[3] % HYPER_STRIDE, 0, -y.shape[2] % HYPER_STRIDE)
+        pad = (0, -y.shape[3] % DEFAULT_HYPER_STRIDE, 0, -y.shape[2] % DEFAULT_HYPER_STRIDE)
         y = F.pad(y, pad, mode="replicate") if any(pad) else y
         z = self._model.h_a(y, self._config.width_index(width))
         return self.latent_to_host(z)

@@ -1,0 +1,263 @@
+"""How latents become symbols: all in which the families of codecs differ for the codec.
+
+A `Coding` is one bundle's at one width and quality: which symbols, which tables, how the scale
+indexes come about. Backends compute transforms and know none of this; the codec's pipeline is one
+for all. Everything that a decoder does here has the same bits on every machine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from icmh_rt._threads import get_num_threads
+from icmh_rt.bitstream import FLAG_REFERENCE_PATH
+from icmh_rt.bundle import Bundle, CodecBundle, WidthTables
+from icmh_rt.errors import ImageError
+from icmh_rt.gaussian import ScaleTable
+from icmh_rt.published import HYPER_STRIDE, LATENT_STRIDE, Padding, PublishedBundle, PublishedWidth
+from icmh_rt.rans import Tables
+
+DEFAULT_LATENT_STRIDE = 16
+"""Image pixels a latent position of the default architecture, along each side."""
+
+DEFAULT_HYPER_STRIDE = 4
+"""Latent positions a hyper-latent position of the default architecture, along each side."""
+
+_SYMBOL_LIMIT = 2**17
+"""Far above what real images give. With the default architecture's means of at most 2**15 in
+magnitude (`mean_limit`), symbol plus mean stays an exact float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is known of the latent before it is decoded.
+
+    mean: float32, broadcasts to ``(h, w, M)``; None where it is zero · indexes: uint8 or uint16
+    ``(h, w, M)``, the table row of each symbol.
+    """
+
+    mean: np.ndarray | None
+    indexes: np.ndarray
+
+
+class Coding(ABC):
+    """One bundle's symbols at one width and quality.
+
+    Attributes:
+        flags: of the streams' headers.
+        tables_z, tables_y: what codes the symbols of z and of y.
+    """
+
+    flags: int = 0
+    tables_z: Tables
+    tables_y: Tables
+
+    @abstractmethod
+    def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
+        """(h, w, M) of y."""
+
+    @abstractmethod
+    def indexes_z(self, image_size: tuple[int, int]) -> np.ndarray:
+        """``(hz, wz, Z)``: the table row of every symbol of z, one a channel. Empty without z."""
+
+    @abstractmethod
+    def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
+        """Symbols int32 of float32 ``(hz, wz, Z)``."""
+
+    @abstractmethod
+    def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
+        """What the symbols of z tell about y."""
+
+    def quantize(self, y: np.ndarray, prediction: Prediction) -> np.ndarray:
+        """Symbols int32 of float32 ``(h, w, M)``, whose memory may be used."""
+        return to_symbols(y if prediction.mean is None else np.subtract(y, prediction.mean, out=y))
+
+    def dequantize(self, symbols_y: np.ndarray, prediction: Prediction) -> np.ndarray:
+        """The decoded latent, float32 ``(h, w, M)``; the same bits on every machine: it rounds in
+        single IEEE operations, with nothing that could be contracted or reordered.
+        """
+        latent = symbols_y.astype(np.float32)
+        if prediction.mean is not None:
+            latent += prediction.mean
+        return latent
+
+    def checked(
+        self, symbols_z: np.ndarray, symbols_y: np.ndarray, prediction: Prediction
+    ) -> list[np.ndarray]:
+        """What the latents' checksum covers, in this order, each in C order and little-endian."""
+        arrays = ((symbols_z, "<i4"), (symbols_y, "<i4"), (prediction.indexes, "u1"))
+        return [np.ascontiguousarray(array, dtype) for array, dtype in arrays]
+
+    @abstractmethod
+    def estimated_bits(
+        self,
+        symbols_z: np.ndarray,
+        indexes_z: np.ndarray,
+        symbols_y: np.ndarray,
+        indexes_y: np.ndarray,
+    ) -> float:
+        """-log2 likelihood of all symbols: the rate that research code reports."""
+
+
+def coding_of(bundle: CodecBundle, width: float, quality: int) -> Coding:
+    """The coding of ``bundle`` at one of its widths and qualities.
+
+    Raises:
+        OptionError: the bundle has no such width or quality.
+    """
+    _, tables = bundle.width(width)
+    quality = bundle.quality(quality)
+    if isinstance(bundle, PublishedBundle):
+        return PublishedCoding(tables, bundle.padding)
+    return IntegerCoding(bundle, tables, quality)
+
+
+# -- the default architecture ----------------------------------------------------------------------
+
+
+class IntegerCoding(Coding):
+    """Gained latents; h_s is an integer network."""
+
+    def __init__(self, bundle: Bundle, tables: WidthTables, quality: int) -> None:
+        self.tables_y = self.tables_z = bundle.tables
+        self._config = bundle.config
+        self._width = tables
+        self._quality = quality
+
+    def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
+        height, width = (-(-side // DEFAULT_LATENT_STRIDE) for side in image_size)
+        return height, width, self._width.hyper_synthesis.latent_channels
+
+    def indexes_z(self, image_size: tuple[int, int]) -> np.ndarray:
+        height, width, _ = self.latent_shape(image_size)
+        shape = (-(-height // DEFAULT_HYPER_STRIDE), -(-width // DEFAULT_HYPER_STRIDE))
+        rows = self._width.hyper_index[self._quality - 1]
+        return np.ascontiguousarray(np.broadcast_to(rows, (*shape, len(rows))))
+
+    def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
+        return to_symbols(z * self._width.hyper_gain[self._quality - 1])
+
+    def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
+        """Means gained, exact multiples of ``2**-mean_bits``, cut to the latent's shape."""
+        network = self._width.hyper_synthesis
+        mean, indexes = network.run(symbols_z, self._quality, threads=get_num_threads())
+        height, width, _ = self.latent_shape(image_size)
+        mean = np.multiply(
+            mean[:height, :width], np.float32(2.0**-network.mean_bits), dtype=np.float32
+        )
+        return Prediction(mean, np.ascontiguousarray(indexes[:height, :width]))
+
+    def quantize(self, y: np.ndarray, prediction: Prediction) -> np.ndarray:
+        return super().quantize(y * self._width.gain[self._quality - 1], prediction)
+
+    def dequantize(self, symbols_y: np.ndarray, prediction: Prediction) -> np.ndarray:
+        # Symbol plus mean is exact in float32: only this multiplication rounds.
+        latent = super().dequantize(symbols_y, prediction)
+        latent *= self._width.inverse_gain[self._quality - 1]
+        return latent
+
+    def estimated_bits(
+        self,
+        symbols_z: np.ndarray,
+        indexes_z: np.ndarray,
+        symbols_y: np.ndarray,
+        indexes_y: np.ndarray,
+    ) -> float:
+        """Under the trained Gaussians."""
+        config = self._config
+        scales = _scale_table(config["scale_min"], config["scale_max"], config["scale_levels"])
+        return scales.bits(symbols_z, indexes_z) + scales.bits(symbols_y, indexes_y)
+
+
+# Cached for the table of bits that it keeps, which takes longer to make than to use.
+_scale_table = cache(ScaleTable)
+
+
+# -- published models ------------------------------------------------------------------------------
+
+
+class PublishedCoding(Coding):
+    """Symbols are distances to a channel's median or to the predicted mean. With a hyperprior the
+    bottleneck codes z, and the reference path predicts y; without, the bottleneck codes y.
+    """
+
+    def __init__(self, width: PublishedWidth, padding: Padding) -> None:
+        self._width, self._padding = width, padding
+        self._has_hyperprior = width.synthesis is not None
+        self.flags = FLAG_REFERENCE_PATH if self._has_hyperprior else 0
+        self.tables_z = width.tables
+        self.tables_y = width.gaussian if self._has_hyperprior else width.tables
+
+    def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
+        return *self._shape(image_size, LATENT_STRIDE), self._width.latent_channels
+
+    def indexes_z(self, image_size: tuple[int, int]) -> np.ndarray:
+        if not self._has_hyperprior:
+            return np.zeros((0, 0, 0), np.uint8)
+        return self._channel_rows(self._shape(image_size, HYPER_STRIDE))
+
+    def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
+        return to_symbols(z - self._width.medians) if self._has_hyperprior else _no_symbols()
+
+    def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
+        medians = self._width.medians
+        if self._width.synthesis is None:
+            return Prediction(medians, self._channel_rows(self._shape(image_size, LATENT_STRIDE)))
+        z_hat = symbols_z + medians.astype(np.float64)
+        return Prediction(*self._width.synthesis.predict(z_hat))
+
+    def checked(
+        self, symbols_z: np.ndarray, symbols_y: np.ndarray, prediction: Prediction
+    ) -> list[np.ndarray]:
+        """Of the reference path also the means; without it there is nothing that could differ."""
+        arrays = super().checked(symbols_z, symbols_y, prediction)
+        if not self._has_hyperprior:
+            return arrays[:2]
+        return arrays if prediction.mean is None else [*arrays, prediction.mean.astype("<f4")]
+
+    def estimated_bits(
+        self,
+        symbols_z: np.ndarray,
+        indexes_z: np.ndarray,
+        symbols_y: np.ndarray,
+        indexes_y: np.ndarray,
+    ) -> float:
+        """Under the tables, which are the checkpoint's densities at 16 bits."""
+        bits = self.tables_z.bits(symbols_z, indexes_z) if symbols_z.size else 0.0
+        return bits + self.tables_y.bits(symbols_y, indexes_y)
+
+    def _shape(self, image_size: tuple[int, int], stride: int) -> tuple[int, int]:
+        height, width = self._padding.size(image_size)
+        return height // stride, width // stride
+
+    def _channel_rows(self, shape: tuple[int, int]) -> np.ndarray:
+        channels = len(self._width.medians)
+        rows = np.arange(channels, dtype=np.uint8 if channels <= 256 else np.uint16)
+        return np.ascontiguousarray(np.broadcast_to(rows, (*shape, channels)))
+
+
+# -- symbols ---------------------------------------------------------------------------------------
+
+
+def _no_symbols() -> np.ndarray:
+    return np.zeros((0, 0, 0), np.int32)
+
+
+def to_symbols(values: np.ndarray) -> np.ndarray:
+    """Nearest int32 of a float32 array, whose memory is used; refuses what no image gives, and NaN,
+    instead of writing garbage.
+
+    Raises:
+        ImageError: a value is not finite.
+    """
+    if not np.all(np.isfinite(values)):
+        raise ImageError(
+            "the transforms gave values that are not finite; try dtype='fp32' or another backend"
+        )
+    np.rint(values, out=values)
+    np.clip(values, -_SYMBOL_LIMIT, _SYMBOL_LIMIT, out=values)
+    return values.astype(np.int32)
