@@ -30,9 +30,9 @@ constexpr unsigned kStateLengthBits = 4;
 // The choices of the encoder; a decoder accepts any. A lane costs about half a byte, so 1024 bytes
 // of payload a lane keep the cost near 0.05 %.
 constexpr std::uint64_t kPayloadBytesPerLane = 1024;
-// A chunk costs about 40 bytes: 0.03 % of 128 KiB. Below 2^17 symbols a thread costs more than it
-// saves.
-constexpr std::uint64_t kPayloadBytesPerChunk = 128 * 1024;
+// Chunks are a power of two, so that 2, 4 or 8 threads get equal work, of at least this payload. A
+// chunk costs about 40 bytes: 0.06 % of 64 KiB. Below 2^17 symbols a thread costs more than it saves.
+constexpr std::uint64_t kPayloadBytesPerChunk = 64 * 1024;
 constexpr std::uint64_t kSymbolsPerChunk = 1u << 17;
 // The serial tail stops here even if lanes stay empty: speed before a few bytes.
 constexpr std::size_t kMaxTailSymbolsPerLane = 256;

@@ -4,9 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
-#include "common/status.h"
+#include "rans/bits.h"
 #include "rans/format.h"
 
 namespace icmh::rans {
@@ -35,9 +34,9 @@ struct Layout {
   unsigned lanes;
 
   static Layout of(std::uint64_t payload_bytes, std::size_t num_symbols) {
-    const std::uint64_t chunks = std::max<std::uint64_t>(
-        1, std::min<std::uint64_t>(payload_bytes / kPayloadBytesPerChunk,
-                                   num_symbols / kSymbolsPerChunk));
+    const std::uint64_t most = std::min<std::uint64_t>(payload_bytes / kPayloadBytesPerChunk,
+                                                       num_symbols / kSymbolsPerChunk);
+    const std::uint64_t chunks = most < 2 ? 1 : std::uint64_t{1} << (bit_length(most) - 1);
     return {static_cast<std::size_t>(chunks), lanes_for(payload_bytes / chunks)};
   }
 

@@ -151,7 +151,9 @@ def estimate_payload(symbols, rows, precision):
 
 def choose_layout(payload, count, lanes, chunks):
     """The encoder's choice of what is 0 of (lanes, chunks), for a payload of so many bytes."""
-    chunks = chunks or max(1, min(payload // 2**17, count // 2**17))
+    if chunks == 0:
+        most = max(1, min(payload // 2**16, count // 2**17))
+        chunks = 2 ** (most.bit_length() - 1)
     if lanes == 0:
         lanes = 64
         while lanes > 1 and lanes * 1024 > payload // chunks:

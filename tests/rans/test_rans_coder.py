@@ -74,19 +74,19 @@ def test_own_layout_of_a_larger_plane_equals_the_twin():
     """A plane whose payload makes the encoder choose 64 lanes and several chunks."""
     tables = ugly_tables(12)
     rng = np.random.default_rng(5)
-    count = 3 * 2**17
+    count = 5 * 2**17
     indexes = np.full(count, 5, dtype=np.uint8)  # the row of 4096 equal frequencies: 12 bits each
     symbols = rng.integers(-2048, 2047, count).astype(np.int32)
     data = rans.encode(symbols, indexes, tables)
     assert data[0] == 6 + 8
-    assert data[1] == 3  # chunks
+    assert data[1] == 4  # chunks: the power of two below 5
     np.testing.assert_array_equal(rans.decode(data, indexes, tables), symbols)
     rows = reference.rows_of(tables)
     values = symbols.tolist()
     payload = reference.estimate_payload(values, [rows[5]] * count, 12)
-    assert reference.choose_layout(payload, count, 0, 0) == (64, 3)
-    size = 2**17
-    last = reference.encode_chunk(values[2 * size :], [rows[5]] * size, 12, 64)
+    assert reference.choose_layout(payload, count, 0, 0) == (64, 4)
+    size = count // 4
+    last = reference.encode_chunk(values[3 * size :], [rows[5]] * size, 12, 64)
     assert data.endswith(last)
 
 
@@ -120,7 +120,7 @@ def test_threads_do_not_change_a_byte():
     symbols = np.rint(rng.normal(size=indexes.size) * np.array([2.0, 4.0])[indexes])
     symbols = symbols.astype(np.int16)
     data = rans.encode(symbols, indexes, tables, threads=1)
-    assert data[0] & 8 and data[1] == 2
+    assert data[0] & 8 and data[1] == 4
     forced = coder._encode(symbols, indexes, tables, lanes=16, chunks=100, threads=1)
     for threads in (2, 3, 64, None):
         assert rans.encode(symbols, indexes, tables, threads=threads) == data
