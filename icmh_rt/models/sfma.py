@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icmh_rt.models._memory import large_empty
 from icmh_rt.models._parallel import for_each
 from icmh_rt.models.swin import runs_in_tiles
 
@@ -70,7 +69,7 @@ class SFMA(nn.Module):
     def _in_strips(self, x: Tensor) -> Tensor:
         """The same for inference on a CPU, with few passes over large memory."""
         tokens = x.permute(0, 2, 3, 1).contiguous()
-        out = large_empty(tokens, *tokens.shape)
+        out = torch.empty_like(tokens)
         for image, result in zip(tokens, out, strict=True):
             self._spatial(image, self._frequency(image), result)
         return out.permute(0, 3, 1, 2)
@@ -80,7 +79,7 @@ class SFMA(nn.Module):
         height, width, channels = image.shape
         middle = len(self.f_down.bias)
         tokens = image.view(-1, channels)
-        planes = large_empty(image, middle, height * width)
+        planes = image.new_empty(middle, height * width)
         down = self.f_down.weight[:, :, 0, 0]
         # Small products and copies beat one product straight into the planes, whose rows lie far
         # apart; and the parts run side by side.
@@ -88,7 +87,7 @@ class SFMA(nn.Module):
         for_each(lambda part: planes[:, part].copy_(torch.mm(down, tokens[part].t())), parts)
         planes = planes.view(middle, height, width)
 
-        features = large_empty(planes, middle, height, width // 2 + 1)
+        features = image.new_empty(middle, height, width // 2 + 1)
         groups = [slice(i, i + _FFT_CHANNELS) for i in range(0, middle, _FFT_CHANNELS)]
         spectra = {}
 
@@ -118,7 +117,9 @@ class SFMA(nn.Module):
 
         def synthesise(group: slice) -> None:
             spectrum = spectra.pop(group.start).mul_(features[group])
-            torch.fft.irfft2(spectrum, s=(height, width), out=planes[group]).relu_()
+            # irfft2 in its two steps is faster than in one: it copies its input less often.
+            rows = torch.fft.irfft(torch.fft.ifft(spectrum, dim=1), n=width)
+            torch.clamp(rows, min=0.0, out=planes[group])
 
         for_each(synthesise, groups)
         return planes

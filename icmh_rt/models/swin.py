@@ -13,18 +13,18 @@ time through a whole block and writes the result in place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icmh_rt.errors import OptionError
-from icmh_rt.models._memory import large_empty
 from icmh_rt.models._parallel import for_each
 
-TILE_TOKENS = 2048
+TILE_TOKENS = 3072
 """Tokens that a thread takes through a block at a time. Their intermediates stay in its cache and,
 some MiB at most, in the allocator's hands; fewer tokens would only show what a call costs."""
 
@@ -188,32 +188,36 @@ class ResidualSwin(nn.Module):
     def _in_tiles(self, x: Tensor) -> Tensor:
         n, height, width, channels = x.shape
         size = self.window**2
-        tile = max(TILE_TOKENS // size, 1) * size
         shortcut = x.view(-1, channels)
-        # Each block gathers its windows from where the block before left the tokens, and leaves
-        # them in its own order: nothing is ever scattered.
-        source, done, free = shortcut, *(large_empty(x, *shortcut.shape) for _ in range(2))
-        shift = None
-        for block in self.blocks:
-            bias = block.attn.bias().contiguous()
-            order = token_order(n, height, width, self.window, shift, block.shift)
+        # As many tiles as the threads take in whole rounds, none larger than TILE_TOKENS.
+        threads = torch.get_num_threads()
+        rounds = math.ceil(len(shortcut) / (TILE_TOKENS * threads))
+        tile = math.ceil(len(shortcut) / (rounds * threads * size)) * size
+        out = torch.empty_like(shortcut)
+        for i, block in enumerate(self.blocks):
+            source = out if i else shortcut
+            last = i == len(self.blocks) - 1
+            order = window_order(n, height, width, self.window, block.shift)
+            run = partial(self._run_tile, block, block.attn.bias().contiguous(), source, out)
+            # A block's windows partition the tokens: no tile overwrites what another one reads.
+            for_each(partial(run, shortcut if last else None), order.split(tile))
+        return out.view(x.shape)
 
-            def run(start: int, source=source, done=done, block=block, bias=bias, order=order):
-                here = slice(start, start + tile)
-                tokens = torch.index_select(source, 0, order[here], out=done[here])
-                block.apply_(tokens.view(-1, size, channels), bias)
-
-            for_each(run, range(0, len(shortcut), tile))
-            source, done, free = done, free, done
-            shift = block.shift
-        order = token_order(n, height, width, self.window, shift, None)
-
-        def finish(start: int) -> None:
-            here = slice(start, start + tile)
-            torch.index_select(source, 0, order[here], out=done[here]).add_(shortcut[here])
-
-        for_each(finish, range(0, len(shortcut), tile))
-        return done.view(x.shape)
+    @staticmethod
+    def _run_tile(
+        block: SwinBlock,
+        bias: Tensor,
+        source: Tensor,
+        out: Tensor,
+        shortcut: Tensor | None,
+        where: Tensor,
+    ) -> None:
+        """``out[where] = block(source[where]) + shortcut[where]``, ``where``: whole windows."""
+        tokens = torch.index_select(source, 0, where)
+        block.apply_(tokens.view(-1, block.window**2, tokens.shape[1]), bias)
+        if shortcut is not None:
+            tokens.add_(torch.index_select(shortcut, 0, where))
+        out.index_copy_(0, where, tokens)
 
 
 def runs_in_tiles(x: Tensor) -> bool:
@@ -228,22 +232,10 @@ def runs_in_tiles(x: Tensor) -> bool:
 
 
 @lru_cache(maxsize=64)
-def token_order(
-    n: int, height: int, width: int, side: int, before: int | None, after: int | None
-) -> Tensor:
-    """int64 (n·height·width,): where the tokens of one order lie in another.
-
-    An order is None for rows, or the shift of windows (of side × side tokens) that follow each
-    other.
-    """
+def window_order(n: int, height: int, width: int, side: int, shift: int) -> Tensor:
+    """int64 (n·height·width,): the tokens' places in (n, height, width), window after window."""
     with torch.inference_mode(False):
-        rows = torch.arange(n * height * width)
-        if before is not None:
-            rows[_by_window(rows, n, height, width, side, before)] = rows.clone()
-        return rows if after is None else _by_window(rows, n, height, width, side, after)
-
-
-def _by_window(rows: Tensor, n: int, height: int, width: int, side: int, shift: int) -> Tensor:
-    shifted = rows.view(n, height, width).roll((-shift, -shift), (1, 2))
-    grid = shifted.view(n, height // side, side, width // side, side)
-    return grid.transpose(2, 3).reshape(-1)
+        places = torch.arange(n * height * width).view(n, height, width)
+        places = places.roll((-shift, -shift), (1, 2))
+        grid = places.view(n, height // side, side, width // side, side)
+        return grid.transpose(2, 3).reshape(-1)

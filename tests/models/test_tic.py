@@ -11,9 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from icmh_rt.errors import OptionError  # noqa: E402
-from icmh_rt.models import _memory, swin  # noqa: E402
+from icmh_rt.models import swin  # noqa: E402
 from icmh_rt.models._parallel import for_each  # noqa: E402
-from icmh_rt.models.swin import ResidualSwin, token_order  # noqa: E402
+from icmh_rt.models.swin import ResidualSwin, window_order  # noqa: E402
 from icmh_rt.models.tic import TIC, round_straight_through  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -156,7 +156,6 @@ def test_the_whole_model_in_tiles_and_threads(model, monkeypatch) -> None:
     plain = model.g_a(x).detach()
     image = model.g_s(plain).detach()
     monkeypatch.setattr(swin, "TILE_TOKENS", 256)
-    monkeypatch.setattr(_memory, "_LARGE_BYTES", 1 << 16)
     threads = torch.get_num_threads()
     try:
         for count in (1, 3):
@@ -180,24 +179,17 @@ def test_new_weights_are_seen_at_once(model, state) -> None:
     assert relative(fast, blocks(x).detach()) <= 1e-5
 
 
-def test_token_order_is_that_of_rolled_windows() -> None:
+@pytest.mark.parametrize("shift", [0, 2])
+def test_window_order_is_that_of_rolled_windows(shift: int) -> None:
     n, height, width, side = 2, 8, 12, 4
-    for shift in (0, 2):
-        rows = token_order(n, height, width, side, None, shift)
-        expected = [
-            (b * height + (i + y + shift) % height) * width + (j + x + shift) % width
-            for b in range(n)
-            for i in range(0, height, side)
-            for j in range(0, width, side)
-            for y in range(side)
-            for x in range(side)
-        ]
-        assert rows.tolist() == expected
-        back = token_order(n, height, width, side, shift, None)
-        assert rows[back].tolist() == list(range(n * height * width))
-        for other in (0, 2):
-            between = token_order(n, height, width, side, shift, other)
-            assert torch.equal(rows[between], token_order(n, height, width, side, None, other))
+    assert window_order(n, height, width, side, shift).tolist() == [
+        (b * height + (i + y + shift) % height) * width + (j + x + shift) % width
+        for b in range(n)
+        for i in range(0, height, side)
+        for j in range(0, width, side)
+        for y in range(side)
+        for x in range(side)
+    ]
 
 
 def test_training_skips_branches_and_keeps_gradients() -> None:
