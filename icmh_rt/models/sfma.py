@@ -45,12 +45,15 @@ class SFMA(nn.Module):
         self.f_dw = nn.Conv2d(middle, middle, 3, padding=1, groups=middle)
         self.f_inter = nn.Conv2d(middle, middle, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) of any size -> the same."""
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
+        """(N, C, H, W) of any size -> the same.
+
+        ``inplace``: the caller needs ``x`` no more; the result may take its memory.
+        """
         if self.factor == 0:
             return x
         if runs_in_tiles(x) and x.dtype in (torch.float32, torch.float64):
-            return self._in_strips(x)
+            return self._in_strips(x, inplace)
         weight, bias = _stacked((self.s_down1, self.s_down2, self.f_down), 0)
         spatial, other, planes = F.conv2d(x, weight, bias).chunk(3, 1)
         spatial = torch.relu(self.s_dw(spatial) * other)
@@ -66,29 +69,39 @@ class SFMA(nn.Module):
         )
         return x + modulation * self.factor
 
-    def _in_strips(self, x: Tensor) -> Tensor:
+    def _in_strips(self, x: Tensor, inplace: bool) -> Tensor:
         """The same for inference on a CPU, with few passes over large memory."""
         tokens = x.permute(0, 2, 3, 1).contiguous()
-        out = torch.empty_like(tokens)
+        out = tokens if inplace else torch.empty_like(tokens)
         for image, result in zip(tokens, out, strict=True):
-            self._spatial(image, self._frequency(image), result)
+            near, planes = self._down(image)
+            self._modulate(planes)
+            self._up(image, near, planes, result)
         return out.permute(0, 3, 1, 2)
 
-    def _frequency(self, image: Tensor) -> Tensor:
-        """relu of the frequency branch's planes (middle, H, W) of ``image (H, W, C)``."""
+    def _down(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """s_down1 (H, W, middle) and f_down (middle, H, W), without its bias, of (H, W, C)."""
         height, width, channels = image.shape
         middle = len(self.f_down.bias)
         tokens = image.view(-1, channels)
+        weight, _ = _stacked((self.s_down1, self.f_down), 0)
+        weight = weight[:, :, 0, 0].t()
+        near = image.new_empty(height * width, middle)
         planes = image.new_empty(middle, height * width)
-        down = self.f_down.weight[:, :, 0, 0]
-        # Small products and copies beat one product straight into the planes, whose rows lie far
-        # apart; and the parts run side by side.
-        parts = [slice(i, i + _STRIP_TOKENS) for i in range(0, height * width, _STRIP_TOKENS)]
-        for_each(lambda part: planes[:, part].copy_(torch.mm(down, tokens[part].t())), parts)
-        planes = planes.view(middle, height, width)
 
-        features = image.new_empty(middle, height, width // 2 + 1)
-        groups = [slice(i, i + _FFT_CHANNELS) for i in range(0, middle, _FFT_CHANNELS)]
+        def run(part: slice) -> None:
+            both = torch.mm(tokens[part], weight)
+            torch.add(both[:, :middle], self.s_down1.bias, out=near[part])
+            planes[:, part] = both[:, middle:].t()
+
+        for_each(run, _parts(height * width, _STRIP_TOKENS))
+        return near.view(height, width, middle), planes.view(middle, height, width)
+
+    def _modulate(self, planes: Tensor) -> None:
+        """The frequency branch between its two 1x1 convolutions, in place."""
+        middle, height, width = planes.shape
+        features = planes.new_empty(middle, height, width // 2 + 1)
+        groups = _parts(middle, _FFT_CHANNELS)
         spectra = {}
 
         def analyse(group: slice) -> None:
@@ -111,9 +124,7 @@ class SFMA(nn.Module):
         def gate(part: slice) -> None:
             flat[:, part] = torch.addmm(bias, weight, flat[:, part]).sigmoid_()
 
-        for_each(
-            gate, [slice(i, i + _STRIP_TOKENS) for i in range(0, flat.shape[1], _STRIP_TOKENS)]
-        )
+        for_each(gate, _parts(flat.shape[1], _STRIP_TOKENS))
 
         def synthesise(group: slice) -> None:
             spectrum = spectra.pop(group.start).mul_(features[group])
@@ -122,38 +133,39 @@ class SFMA(nn.Module):
             torch.clamp(rows, min=0.0, out=planes[group])
 
         for_each(synthesise, groups)
-        return planes
 
-    def _spatial(self, image: Tensor, planes: Tensor, out: Tensor) -> None:
-        """``out = image + both branches`` (H, W, C), strip of rows by strip of rows."""
+    def _up(self, image: Tensor, near: Tensor, planes: Tensor, out: Tensor) -> None:
+        """``out = image + both branches``, rows by rows; ``out`` may be ``image``."""
         height, width, channels = image.shape
         middle = len(planes)
-        down1, down2 = (layer.weight[:, :, 0, 0].t() for layer in (self.s_down1, self.s_down2))
+        down = self.s_down2.weight[:, :, 0, 0].t()
         s_up, f_up = (
             (layer.weight[:, :, 0, 0] * self.factor).t() for layer in (self.s_up, self.f_up)
         )
         bias = (self.s_up.bias + self.f_up.bias) * self.factor
-        rows = max(1, min(height, _STRIP_TOKENS // width))
-        flat = image.view(-1, channels)
+        tokens, result = image.view(-1, channels), out.view(-1, channels)
         columns = planes.view(middle, -1).t()
 
-        def run(top: int) -> None:
-            bottom = min(top + rows, height)
+        def run(rows: slice) -> None:
+            top, bottom = rows.start, min(rows.stop, height)
             # The 5x5 window of these rows; beyond the border it sees zeros.
             first, last = max(0, top - 2), min(height, bottom + 2)
-            near = torch.addmm(self.s_down1.bias, flat[first * width : last * width], down1)
-            near = near.view(1, last - first, width, middle).permute(0, 3, 1, 2)
+            seen = near[None, first:last].permute(0, 3, 1, 2)
             above, below = 2 - (top - first), 2 - (last - bottom)
             if above or below:
-                near = F.pad(near, (0, 0, above, below))
-            mixed = F.conv2d(near, self.s_dw.weight, self.s_dw.bias, padding=(0, 2), groups=middle)
-            here = slice(top * width, bottom * width)
-            gated = torch.addmm(self.s_down2.bias, flat[here], down2)
+                seen = F.pad(seen, (0, 0, above, below))
+            mixed = F.conv2d(seen, self.s_dw.weight, self.s_dw.bias, padding=(0, 2), groups=middle)
+            part = slice(top * width, bottom * width)
+            gated = torch.addmm(self.s_down2.bias, tokens[part], down)
             gated.mul_(mixed[0].permute(1, 2, 0).reshape(-1, middle)).relu_()
-            strip = torch.add(flat[here], bias, out=out.view(-1, channels)[here])
-            strip.addmm_(gated, s_up).addmm_(columns[here], f_up)
+            strip = torch.add(tokens[part], bias, out=result[part])
+            strip.addmm_(gated, s_up).addmm_(columns[part], f_up)
 
-        for_each(run, range(0, height, rows))
+        for_each(run, _parts(height, max(1, _STRIP_TOKENS // width)))
+
+
+def _parts(length: int, step: int) -> list[slice]:
+    return [slice(start, start + step) for start in range(0, length, step)]
 
 
 def _wide(layer: nn.Conv2d, x: Tensor) -> Tensor:

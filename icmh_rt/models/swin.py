@@ -187,12 +187,15 @@ class ResidualSwin(nn.Module):
 
     def _in_tiles(self, x: Tensor) -> Tensor:
         n, height, width, channels = x.shape
-        size = self.window**2
-        shortcut = x.view(-1, channels)
+        # Windows are moved by nothing or by half their side, so half a row of a window is the
+        # unit that they are gathered from and scattered to.
+        unit = self.window // 2
+        shortcut = x.view(-1, unit * channels)
+        units_a_window = 2 * self.window
         # As many tiles as the threads take in whole rounds, none larger than TILE_TOKENS.
         threads = torch.get_num_threads()
-        rounds = math.ceil(len(shortcut) / (TILE_TOKENS * threads))
-        tile = math.ceil(len(shortcut) / (rounds * threads * size)) * size
+        rounds = math.ceil(len(shortcut) * unit / (TILE_TOKENS * threads))
+        tile = math.ceil(len(shortcut) / (rounds * threads * units_a_window)) * units_a_window
         out = torch.empty_like(shortcut)
         for i, block in enumerate(self.blocks):
             source = out if i else shortcut
@@ -214,7 +217,7 @@ class ResidualSwin(nn.Module):
     ) -> None:
         """``out[where] = block(source[where]) + shortcut[where]``, ``where``: whole windows."""
         tokens = torch.index_select(source, 0, where)
-        block.apply_(tokens.view(-1, block.window**2, tokens.shape[1]), bias)
+        block.apply_(tokens.view(-1, block.window**2, block.norm1.normalized_shape[0]), bias)
         if shortcut is not None:
             tokens.add_(torch.index_select(shortcut, 0, where))
         out.index_copy_(0, where, tokens)
@@ -233,9 +236,13 @@ def runs_in_tiles(x: Tensor) -> bool:
 
 @lru_cache(maxsize=64)
 def window_order(n: int, height: int, width: int, side: int, shift: int) -> Tensor:
-    """int64 (n·height·width,): the tokens' places in (n, height, width), window after window."""
+    """int64 (n·height·width·2 / side,): windows' places in (n, height, width), one by one.
+
+    The places count runs of side / 2 tokens; ``shift`` is 0 or side / 2.
+    """
+    unit = side // 2
     with torch.inference_mode(False):
-        places = torch.arange(n * height * width).view(n, height, width)
-        places = places.roll((-shift, -shift), (1, 2))
-        grid = places.view(n, height // side, side, width // side, side)
+        places = torch.arange(n * height * width // unit).view(n, height, width // unit)
+        places = places.roll((-shift, -shift // unit), (1, 2))
+        grid = places.view(n, height // side, side, width // side, 2)
         return grid.transpose(2, 3).reshape(-1)

@@ -91,6 +91,14 @@ def test_any_memory_layout_and_the_input_stays(grad_mode, layout: str) -> None:
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_in_place_equals_out_of_place(grad_mode, monkeypatch, rows: int) -> None:
+    monkeypatch.setattr(sfma_module, "_STRIP_TOKENS", 10 * rows)
+    model, x = make(), image(2, 12, 9, 10).contiguous(memory_format=torch.channels_last)
+    expected = published_formula(model, x)
+    assert relative(model(x.clone(), inplace=True), expected) <= 1e-5
+
+
 def test_spectrum_without_an_angle(grad_mode) -> None:
     """Constant planes have Y = 0 but for one coefficient, zero planes have it everywhere."""
     model = make()

@@ -182,7 +182,9 @@ def test_new_weights_are_seen_at_once(model, state) -> None:
 @pytest.mark.parametrize("shift", [0, 2])
 def test_window_order_is_that_of_rolled_windows(shift: int) -> None:
     n, height, width, side = 2, 8, 12, 4
-    assert window_order(n, height, width, side, shift).tolist() == [
+    runs = window_order(n, height, width, side, shift)
+    tokens = (2 * runs[:, None] + torch.arange(2)).flatten()
+    assert tokens.tolist() == [
         (b * height + (i + y + shift) % height) * width + (j + x + shift) % width
         for b in range(n)
         for i in range(0, height, side)
