@@ -113,13 +113,14 @@ struct AllocatedBytes {
   }
 };
 
-// While one of these lives, every allocation ends right before an untouchable page, as near as its
-// alignment lets it, and becomes untouchable when it is freed. Off under AddressSanitizer, which
-// does the same for allocations from malloc.
+// While one of these lives, every allocation lies against an untouchable page, ending there as near
+// as its alignment lets it or starting there, and becomes untouchable when it is freed. Off under
+// AddressSanitizer, which does the same for allocations from malloc.
 class FencedAllocations {
  public:
-  FencedAllocations() {
-    if (in_use == 0) used = 0;
+  explicit FencedAllocations(GuardSide guarded_side) {
+    if (in_use == 0) used = page_bytes();  // the first page stays untouchable
+    side = guarded_side;
     if (!kAddressSanitizer) active = true;
   }
   ~FencedAllocations() { active = false; }
@@ -133,7 +134,6 @@ class FencedAllocations {
     return first != nullptr && place >= first && place < first + kArenaBytes;
   }
 
-  // The start of `bytes` bytes that end at a fence or up to `alignment` - 1 before it.
   static std::uint8_t* take(std::size_t bytes, std::size_t alignment) {
     static const bool mapped = [] {
       arena = static_cast<std::uint8_t*>(map_untouchable(kArenaBytes));
@@ -141,24 +141,29 @@ class FencedAllocations {
     }();
     (void)mapped;
     const std::size_t page = page_bytes();
-    const std::size_t inside = (bytes + alignment + page - 1) / page * page;
+    const std::size_t inside = (bytes / page + 1) * page;
     const std::size_t first = used.fetch_add(inside + page);
     if (first + inside + page > kArenaBytes) {
       std::fprintf(stderr, "memory_guards.h: the arena is used up\n");
       std::abort();
     }
     ++in_use;
-    std::uint8_t* const memory = arena + first;
-    make_touchable(memory, inside);
-    std::uint8_t* const place = memory + inside - bytes;
-    return place - reinterpret_cast<std::uintptr_t>(place) % alignment;
+    std::uint8_t* place = arena + first;
+    make_touchable(place, inside);
+    if (side == GuardSide::end) {
+      place += inside - bytes;
+      place -= reinterpret_cast<std::uintptr_t>(place) % alignment;
+    }
+    size_of(place) = bytes;
+    return place;
   }
 
-  static void give_back(std::uint8_t* place, std::size_t bytes) {
+  // Returns the size that was asked for.
+  static std::size_t give_back(std::uint8_t* place) {
+    const std::size_t bytes = size_of(place);
     const std::size_t page = page_bytes();
-    const auto number = reinterpret_cast<std::uintptr_t>(place);
-    std::uint8_t* const first = place - number % page;
-    const std::size_t size = (number % page + bytes + page - 1) / page * page;
+    std::uint8_t* const first = place - reinterpret_cast<std::uintptr_t>(place) % page;
+    const std::size_t size = (bytes / page + 1) * page;
     // A new mapping over the old one gives the memory back, too.
     if (mmap(first, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
              0) == MAP_FAILED) {
@@ -166,31 +171,41 @@ class FencedAllocations {
       std::abort();
     }
     --in_use;
+    return bytes;
   }
 
  private:
   static constexpr std::size_t kArenaBytes = std::size_t{1} << 34;  // addresses, not memory
+  static constexpr std::size_t kSmallestPage = 4096;
 
+  // An allocation has its pages for itself: its size is kept by the number of the first.
+  static std::size_t& size_of(const std::uint8_t* place) {
+    static std::size_t sizes[kArenaBytes / kSmallestPage];
+    return sizes[static_cast<std::size_t>(place - arena.load()) / page_bytes()];
+  }
+
+  static inline std::atomic<GuardSide> side{GuardSide::end};
   static inline std::atomic<std::uint8_t*> arena{nullptr};
   static inline std::atomic<std::size_t> used{0};
   static inline std::atomic<std::size_t> in_use{0};
 };
 
-// A block is a header that holds its size, as long as the alignment, and then the bytes.
 inline void* allocate_counted(std::size_t bytes, std::size_t alignment) {
+  // A block outside the arena is a header that holds its size, as long as the alignment, and then
+  // the bytes.
   const std::size_t header = alignment < 16 ? 16 : alignment;
-  std::uint8_t* block = nullptr;
   if (FencedAllocations::active) {
     // A type's size is a multiple of its alignment: the size tells how aligned it must be.
     std::size_t needed = bytes & (~bytes + 1);
     if (needed == 0 || needed > header || alignment > 16) needed = header;
-    block = FencedAllocations::take(header + bytes, needed);
-  } else {
-    const std::size_t whole = (header + bytes + header - 1) / header * header;
-    block = static_cast<std::uint8_t*>(header == 16 ? std::malloc(header + bytes)
-                                                    : std::aligned_alloc(header, whole));
-    if (block == nullptr) throw std::bad_alloc();
+    std::uint8_t* const place = FencedAllocations::take(bytes, needed);
+    AllocatedBytes::add(bytes);
+    return place;
   }
+  const std::size_t whole = (header + bytes + header - 1) / header * header;
+  auto* const block = static_cast<std::uint8_t*>(
+      header == 16 ? std::malloc(header + bytes) : std::aligned_alloc(header, whole));
+  if (block == nullptr) throw std::bad_alloc();
   std::uint8_t* const place = block + header;
   std::memcpy(place - sizeof bytes, &bytes, sizeof bytes);
   AllocatedBytes::add(bytes);
@@ -200,15 +215,14 @@ inline void* allocate_counted(std::size_t bytes, std::size_t alignment) {
 inline void free_counted(void* memory, std::size_t alignment) {
   if (memory == nullptr) return;
   auto* const place = static_cast<std::uint8_t*>(memory);
+  if (FencedAllocations::holds(place)) {
+    AllocatedBytes::now -= FencedAllocations::give_back(place);
+    return;
+  }
   std::size_t bytes = 0;
   std::memcpy(&bytes, place - sizeof bytes, sizeof bytes);
   AllocatedBytes::now -= bytes;
-  const std::size_t header = alignment < 16 ? 16 : alignment;
-  if (FencedAllocations::holds(place)) {
-    FencedAllocations::give_back(place - header, header + bytes);
-  } else {
-    std::free(place - header);
-  }
+  std::free(place - (alignment < 16 ? 16 : alignment));
 }
 
 }  // namespace icmh::tests

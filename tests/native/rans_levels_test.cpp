@@ -218,6 +218,18 @@ void run_case(Random* random, const CaseTables& tables, unsigned number,
                std::string(simd_level_name(level)) + " finds seal " + std::to_string(seal));
   }
 
+  // A narrower type takes the stream if it can hold all values.
+  const bool all_narrow =
+      std::all_of(symbols.begin(), symbols.end(),
+                  [](Symbol symbol) { return symbol == static_cast<std::int8_t>(symbol); });
+  for (const SimdLevel level : levels) {
+    decode_options.level = level;
+    const Outcome outcome =
+        outcome_of<std::int8_t>(stream, indexes, tables.built, decode_options);
+    ICMH_CHECK(outcome.accepted == all_narrow,
+               std::string(simd_level_name(level)) + " decodes to int8: " + outcome.text());
+  }
+
   for (unsigned copy = 0; copy < kDamagedCopies; ++copy) {
     auto damaged = stream;
     auto damaged_indexes = indexes;
