@@ -8,6 +8,7 @@ Symbols are the quantized distance of a latent to its mean, so every row is symm
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +30,25 @@ def bin_mass(symbol: int, sigma: float) -> float:
     return upper_tail((s - 0.5) / sigma) - upper_tail((s + 0.5) / sigma)
 
 
+def pmf_rows(
+    sigmas: Sequence[float], tail_mass: float, max_reach: int | None = None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """(probabilities float64 of each row, the value of each row's first entry int32 (T,)).
+
+    A row covers the symbols until at most ``tail_mass`` lies outside on both sides together, or
+    until ``max_reach`` on either side.
+    """
+    rows, offsets = [], []
+    for sigma in sigmas:
+        reach = 1
+        while 2.0 * upper_tail((reach + 0.5) / sigma) > tail_mass and reach != max_reach:
+            reach += 1
+        side = [bin_mass(symbol, sigma) for symbol in range(reach + 1)]
+        rows.append(np.array([*side[:0:-1], *side]))
+        offsets.append(-reach)
+    return rows, np.array(offsets, np.int32)
+
+
 class ScaleTable:
     """The geometric table of standard deviations.
 
@@ -42,18 +62,8 @@ class ScaleTable:
         self.sigmas = [scale_min * math.exp(i * step) for i in range(levels)]
 
     def pmf_rows(self, tail_mass: float) -> tuple[list[np.ndarray], np.ndarray]:
-        """(probabilities float64 of each row, the value of each row's first entry int32 (T,)).
-
-        A row covers the symbols until at most ``tail_mass`` lies outside on both sides together.
-        """
-        rows, offsets = [], []
-        for sigma in self.sigmas:
-            reach = 1
-            while 2.0 * upper_tail((reach + 0.5) / sigma) > tail_mass:
-                reach += 1
-            rows.append(np.array([bin_mass(s, sigma) for s in range(-reach, reach + 1)]))
-            offsets.append(-reach)
-        return rows, np.array(offsets, np.int32)
+        """`pmf_rows` of the table."""
+        return pmf_rows(self.sigmas, tail_mass)
 
     @cached_property
     def _bits(self) -> tuple[np.ndarray, np.ndarray]:

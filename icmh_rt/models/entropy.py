@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icmh_rt.errors import OptionError
-from icmh_rt.gaussian import LIKELIHOOD_FLOOR, bin_mass, upper_tail
+from icmh_rt.gaussian import LIKELIHOOD_FLOOR, pmf_rows, upper_tail
 from icmh_rt.rans import Tables
 
 SCALE_MIN, SCALE_MAX, SCALE_LEVELS = 0.11, 256.0, 64
@@ -367,16 +367,13 @@ class GaussianConditional(EntropyModel):
 
     def pmfs(self, tail_mass: float = TABLE_TAIL) -> Pmfs:
         """Row i: the probabilities of round(x - mean) at the i-th scale."""
-        rows, offsets, tails = [], [], []
-        for sigma in self.scales().double().tolist():
-            reach = 1
-            while 2.0 * upper_tail((reach + 0.5) / sigma) > tail_mass and reach < _MAX_REACH:
-                reach += 1
-            side = [bin_mass(symbol, sigma) for symbol in range(reach + 1)]
-            rows.append(np.array([*side[:0:-1], *side]))
-            offsets.append(-reach)
-            tails.append(2.0 * upper_tail((reach + 0.5) / sigma))
-        return Pmfs(rows, np.array(offsets, np.int32), np.array(tails))
+        sigmas = self.scales().double().tolist()
+        rows, offsets = pmf_rows(sigmas, tail_mass, _MAX_REACH)
+        tails = [
+            2.0 * upper_tail((0.5 - offset) / sigma)
+            for offset, sigma in zip(offsets.tolist(), sigmas, strict=True)
+        ]
+        return Pmfs(rows, offsets, np.array(tails))
 
 
 def default_scale_table() -> Tensor:

@@ -2,7 +2,8 @@
 
 Liu et al., "Swin Transformer: hierarchical vision transformer using shifted windows" (ICCV 2021),
 without the attention mask of the shifted windows: windows that wrap around the border attend
-freely, as TIC was trained ("Transformer-based image compression", Lu et al., DCC 2022).
+freely, as in the published code of Adapt-ICMH (Li et al., ECCV 2024), whose TIC
+("Transformer-based image compression", Lu et al., DCC 2022) this is.
 
 There are two forms of the same computation. The plain one is a few lines, differentiable, and for
 every device. The other one is for inference on a CPU, where the plain form spends most of its time
