@@ -2,6 +2,7 @@
 #include "bindings/gil.h"
 #include "bindings/parts.h"
 #include "common/crc32c.h"
+#include "common/pages.h"
 #include "common/simd.h"
 #include "common/thread_pool.h"
 
@@ -41,6 +42,14 @@ void bind_common(py::module_& module) {
   module.def(
       "simd_level", [] { return simd_level_name(simd_level()); },
       "The level in use: the last of simd_levels(), or what ICMH_SIMD named.");
+
+  module.def(
+      "advise_huge_pages",
+      [](std::uintptr_t address, std::size_t size) {
+        advise_huge_pages(reinterpret_cast<void*>(address), size);
+      },
+      py::arg("address"), py::arg("size"),
+      "Asks the system for huge pages under memory that is not touched yet.");
 
   module.attr("MAX_THREADS") = kMaxThreads;
   module.def("num_threads", &num_threads, "Threads that one loop may use, the caller's included.");

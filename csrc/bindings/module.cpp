@@ -25,6 +25,8 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "Native parts of icmh_rt; import it through icmh_rt._native.";
   icmh::bindings::bind_common(module);
   icmh::bindings::bind_integer_network(module);
+  icmh::bindings::bind_kernels_more(module);
   icmh::bindings::bind_rans(module);
   icmh::bindings::bind_rans_compat(module);
+  icmh::bindings::bind_sfma(module);
 }

@@ -7,7 +7,9 @@ namespace icmh::bindings {
 
 void bind_common(pybind11::module_& module);
 void bind_integer_network(pybind11::module_& module);
+void bind_kernels_more(pybind11::module_& module);
 void bind_rans(pybind11::module_& module);
 void bind_rans_compat(pybind11::module_& module);
+void bind_sfma(pybind11::module_& module);
 
 }  // namespace icmh::bindings

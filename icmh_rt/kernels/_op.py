@@ -59,7 +59,7 @@ class Op:
         self.__doc__ = reference.__doc__
         self._twins: dict[str, Implementation] = {}
         arguments, arrow, result = schema.partition(") ->")
-        _LIBRARY.define(f'{name}{arguments}, str implementation{arrow}{result}')
+        _LIBRARY.define(f"{name}{arguments}, str implementation{arrow}{result}")
         _LIBRARY.impl(name, self._run, "CompositeExplicitAutograd")
         qualified = f"icmh_rt::{name}"
         torch.library.register_fake(
@@ -72,9 +72,7 @@ class Op:
         self._registered = getattr(torch.ops.icmh_rt, name).default
         OPS[name] = self
 
-    def add(
-        self, name: str, run: Callable[..., Any], obstacle: Callable[..., str | None]
-    ) -> None:
+    def add(self, name: str, run: Callable[..., Any], obstacle: Callable[..., str | None]) -> None:
         """Give the op a faster twin, one of `IMPLEMENTATIONS`."""
         self._twins[name] = Implementation(run, obstacle)
 
@@ -89,7 +87,19 @@ class Op:
             OptionError: there is no such implementation.
             BackendUnavailableError: the one that was asked for cannot run; the message says why.
         """
-        return self._registered(*arguments, _wish(implementation))
+        wish = _wish(implementation)
+        if wish == "auto" and self._is_training(arguments):
+            return self.reference(*arguments)
+        return self._registered(*arguments, wish)
+
+    @staticmethod
+    def _is_training(arguments: tuple[Any, ...]) -> bool:
+        """Whether gradients are wanted: autograd's own records of the reference then cost less
+        than a fast pass forward and the reference once more on the way back.
+        """
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return False
+        return any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
 
     def obstacles(self, *arguments: Any) -> dict[str, str | None]:
         """For each implementation, why it cannot run these arguments here; None: it can."""

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icmh_rt.kernels.sfma import LAYERS, sfma
 from icmh_rt.models.adapter_places import TRANSFORMS, FeatureMap, Place
 from icmh_rt.models.sfma import SFMA
-from icmh_rt.models.slimmable import pointwise
+
+_DOWN = ("s_down1", "s_down2", "f_down")
+_UP = ("s_up", "f_up")
 
 
 class SlimmableSFMA(SFMA):
@@ -23,49 +25,30 @@ class SlimmableSFMA(SFMA):
     a slimmable codec does at narrow widths. Nothing but the input tells it.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, implementation: str | None = None) -> Tensor:
         """``x (N, c, H, W)``, c at most ``in_dim``, -> adapted feature map of that shape.
 
         In memory it lies as ``x`` does, so that the layers behind run the same kernels as in the
         base and a new adapter leaves every bit of their results.
         """
-        whole = x.shape[1] == self.s_up.out_channels
-        if whole and x.dtype in (torch.float32, torch.float64):
-            adapted = super().forward(x)
-        else:
-            adapted = self._on_prefix(x)
+        if self.factor == 0:
+            return x
+        outer = x.shape[1]
+        middle = -(-self.s_down1.out_channels * outer // self.s_up.out_channels)
+        tensors = []
+        for name in LAYERS:
+            layer = getattr(self, name)
+            outputs = outer if name in _UP else middle
+            # A depthwise layer has one input channel whatever the width.
+            inputs = outer if name in _DOWN else middle
+            tensors += [
+                layer.weight[:outputs, :inputs].to(x.dtype),
+                layer.bias[:outputs].to(x.dtype),
+            ]
+        adapted = sfma(x, *tensors, float(self.factor), implementation=implementation)
         if torch.compiler.is_compiling() or adapted.stride() == x.stride():
             return adapted
         return torch.empty_like(x).copy_(adapted)
-
-    def _on_prefix(self, x: Tensor) -> Tensor:
-        outer = x.shape[1]
-        middle = -(-self.s_down1.out_channels * outer // self.s_up.out_channels)
-
-        def project(layer: nn.Conv2d, value: Tensor, inputs: int, outputs: int) -> Tensor:
-            weight, bias = layer.weight[:outputs, :inputs, 0, 0], layer.bias[:outputs]
-            return pointwise(value, weight.to(value.dtype), bias.to(value.dtype))
-
-        def depthwise(layer: nn.Conv2d, value: Tensor) -> Tensor:
-            weight, bias = layer.weight[:middle].to(value.dtype), layer.bias[:middle]
-            bias = bias.to(value.dtype)
-            return F.conv2d(value, weight, bias, padding=layer.padding, groups=middle)
-
-        first, second, planes = (
-            project(layer, x, outer, middle) for layer in (self.s_down1, self.s_down2, self.f_down)
-        )
-        spatial = F.relu(depthwise(self.s_dw, first) * second)
-        # Half-precision numbers have no FFT on a CPU, and their range is too small for amplitudes.
-        spectrum = torch.fft.rfft2(planes if planes.dtype == torch.float64 else planes.float())
-        amplitude = F.relu(depthwise(self.f_dw, spectrum.abs()))
-        gate = torch.sigmoid(project(self.f_inter, amplitude, middle, middle))
-        planes = torch.fft.irfft2(spectrum * gate, s=x.shape[-2:])
-        frequency = F.relu(planes).to(spatial.dtype)
-        up = (
-            project(self.s_up, spatial, middle, outer),
-            project(self.f_up, frequency, middle, outer),
-        )
-        return x + ((up[0] + up[1]) * self.factor).to(x.dtype)
 
 
 class TaskAdapters(nn.Module):
@@ -88,8 +71,8 @@ class TaskAdapters(nn.Module):
 
         self.encoder_sfmas = make("g_a")
         self.decoder_sfmas = make("g_s")
-        for sfma in (*self.encoder_sfmas, *self.decoder_sfmas):
-            for up in (sfma.s_up, sfma.f_up):
+        for adapter in (*self.encoder_sfmas, *self.decoder_sfmas):
+            for up in (adapter.s_up, adapter.f_up):
                 nn.init.zeros_(up.weight)
                 nn.init.zeros_(up.bias)
 

@@ -148,13 +148,17 @@ class Synthesis(nn.Module):
         self.head = SlimPointwise(c, [3 * PATCH * PATCH] * len(c))
 
     def forward(self, y: Tensor, width: int) -> Tensor:
+        return F.pixel_shuffle(self.to_patches(y, width), PATCH)
+
+    def to_patches(self, y: Tensor, width: int) -> Tensor:
+        """``pixel_unshuffle(image, 8)``, ``(N, 192, 2h, 2w)``."""
         y = y.contiguous(memory_format=torch.channels_last)
         for block in self.blocks_16[: self.depth_16[width]]:
             y = block(y, width)
         x = F.pixel_shuffle(self.up(y, width), 2).contiguous(memory_format=torch.channels_last)
         for block in self.blocks_8[: self.depth_8[width]]:
             x = block(x, width)
-        return F.pixel_shuffle(self.head(x, width), PATCH)
+        return self.head(x, width)
 
 
 class HyperAnalysis(nn.Module):

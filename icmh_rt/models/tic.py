@@ -108,7 +108,7 @@ class TIC(nn.Module):
 
     def _adapt(self, side: str, level: int, x: Tensor) -> Tensor:
         """The adapter's result; ``x`` is a stage's own output, which nothing else needs."""
-        return getattr(self, f"{side}_sfmas")[level](x, inplace=True) if self.has_adapters else x
+        return getattr(self, f"{side}_sfmas")[level](x) if self.has_adapters else x
 
     def g_a(self, x: Tensor) -> Tensor:
         """Image ``(B, 3, H, W)`` in [0, 1], multiples of 128 -> y ``(B, M, H/16, W/16)``."""

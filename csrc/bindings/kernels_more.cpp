@@ -1,0 +1,189 @@
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/gil.h"
+#include "bindings/parts.h"
+#include "kernels/depth_conv_block_cpu.h"
+#include "kernels/images_cpu.h"
+#include "kernels/quantize_index_cpu.h"
+
+namespace icmh::bindings {
+namespace {
+
+// Addresses of PyTorch's tensors, 0 for none: icmh_rt/kernels/_cpu_more.py has checked what they
+// hold.
+using Address = std::uintptr_t;
+template <typename T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+SimdLevel level_of(const std::string& name) {
+  if (name == "auto") return simd_level();
+  SimdLevel level{};
+  const Status status = simd_level_of_name(name, &level);
+  if (!status.is_ok()) throw py::value_error(status.message());
+  return level;
+}
+
+std::int64_t run_quantize_index(std::int64_t length, Address latent, Address mean,
+                                std::int64_t mean_stride, Address gain, std::int64_t gain_period,
+                                Address scales, Address thresholds, std::int64_t num_thresholds,
+                                Address symbols, Address indexes, std::int64_t begin,
+                                std::int64_t end, const std::string& level_name) {
+  const kernels::QuantizeIndex maps{length,
+                                    at<const float>(latent),
+                                    at<const float>(mean),
+                                    mean_stride,
+                                    at<const float>(gain),
+                                    gain_period,
+                                    at<const float>(scales),
+                                    at<const float>(thresholds),
+                                    num_thresholds,
+                                    at<std::int32_t>(symbols),
+                                    at<std::uint8_t>(indexes)};
+  const SimdLevel level = level_of(level_name);
+  const GilReleased released;
+  return kernels::quantize_index(maps, begin, end, level);
+}
+
+// Symbols of numpy arrays (..., M), for the pipeline, which knows no torch.
+py::tuple quantize(const py::object& values, const py::object& gain, const py::object& mean) {
+  using Array = py::array_t<float, py::array::c_style>;
+  if (!py::isinstance<Array>(values) || py::reinterpret_borrow<Array>(values).ndim() < 1) {
+    throw py::type_error("values must be a C-contiguous float32 array of one dimension or more");
+  }
+  const auto latent = py::reinterpret_borrow<Array>(values);
+  const py::ssize_t length = latent.shape(latent.ndim() - 1);
+  kernels::QuantizeIndex maps{};
+  maps.length = length;
+  maps.latent = latent.data();
+  Array gains, means;
+  if (!gain.is_none()) {
+    gains = exact_array<float>(gain, "gain", {length});
+    maps.gain = gains.data();
+  }
+  if (!mean.is_none()) {
+    if (!py::isinstance<Array>(mean)) throw py::type_error("mean must be C-contiguous float32");
+    means = py::reinterpret_borrow<Array>(mean);
+    const bool per_channel = means.ndim() == 1 && latent.ndim() != 1;
+    bool fits = per_channel ? means.shape(0) == length : means.ndim() == latent.ndim();
+    for (py::ssize_t axis = 0; fits && !per_channel && axis < means.ndim(); ++axis) {
+      fits = means.shape(axis) == latent.shape(axis);
+    }
+    if (!fits) throw py::value_error("mean has neither the shape of values nor one per channel");
+    maps.mean = means.data();
+    maps.mean_stride = per_channel ? 0 : length;
+  }
+  py::array_t<std::int32_t> symbols(
+      std::vector<py::ssize_t>(latent.shape(), latent.shape() + latent.ndim()));
+  maps.symbols = symbols.mutable_data();
+  const std::int64_t rows = length == 0 ? 0 : latent.size() / length;
+  std::int64_t bad = 0;
+  {
+    const GilReleased released;
+    bad = kernels::quantize_index(maps, 0, rows);
+  }
+  return py::make_tuple(std::move(symbols), bad);
+}
+
+void run_image_in(Address image, std::int64_t image_height, std::int64_t image_width,
+                  std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width,
+                  bool edge, std::int64_t patch, Address table, std::int32_t bytes_of_value,
+                  Address planes, bool channels_last, std::int64_t begin, std::int64_t end) {
+  const kernels::ImageIn maps{at<const std::uint8_t>(image),
+                              image_height,
+                              image_width,
+                              top,
+                              left,
+                              height,
+                              width,
+                              edge,
+                              patch,
+                              at<const void>(table),
+                              bytes_of_value,
+                              at<void>(planes),
+                              channels_last};
+  const GilReleased released;
+  kernels::image_in(maps, begin, end);
+}
+
+void run_image_out(Address planes, bool channels_last, std::int64_t rows, std::int64_t columns,
+                   std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width,
+                   std::int64_t patch, float offset, Address image, std::int64_t begin,
+                   std::int64_t end, const std::string& level_name) {
+  const kernels::ImageOut maps{at<const float>(planes),
+                               channels_last,
+                               rows,
+                               columns,
+                               top,
+                               left,
+                               height,
+                               width,
+                               patch,
+                               offset,
+                               at<std::uint8_t>(image)};
+  const SimdLevel level = level_of(level_name);
+  const GilReleased released;
+  kernels::image_out(maps, begin, end, level);
+}
+
+// The matrices' weights and biases in the order of the op, the distances between their rows, and
+// the depthwise weights.
+void run_depth_conv_pack(std::int64_t channels, const std::array<Address, 10>& matrices,
+                         const std::array<std::int64_t, 5>& strides, Address spatial,
+                         Address spatial_bias, Address packed, const std::string& level_name) {
+  const auto matrix = [&](std::size_t i) {
+    return kernels::DepthConvMatrix{at<const float>(matrices[2 * i]), strides[i],
+                                    at<const float>(matrices[2 * i + 1])};
+  };
+  const kernels::DepthConvWeights weights{matrix(0), matrix(1),
+                                          matrix(2), matrix(3),
+                                          matrix(4), at<const float>(spatial),
+                                          at<const float>(spatial_bias)};
+  const SimdLevel level = level_of(level_name);
+  const GilReleased released;
+  kernels::depth_conv_pack(level, channels, weights, at<float>(packed));
+}
+
+// Strides of channels and of positions.
+using Strides = std::array<std::int64_t, 2>;
+
+void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64_t width, Address x,
+                          const Strides& x_strides, Address out, const Strides& out_strides,
+                          Address packed, std::int64_t begin, std::int64_t end,
+                          const std::string& level_name) {
+  const kernels::DepthConvMaps maps{channels,          height,         width,
+                                    at<const float>(x), x_strides[0],   x_strides[1],
+                                    at<float>(out),     out_strides[0], out_strides[1]};
+  const SimdLevel level = level_of(level_name);
+  const GilReleased released;
+  kernels::depth_conv_block(level, maps, at<const float>(packed), begin, end);
+}
+
+}  // namespace
+
+void bind_kernels_more(py::module_& module) {
+  module.def("depth_conv_packed_size", [](std::int64_t channels, const std::string& level) {
+    return kernels::depth_conv_packed_size(level_of(level), channels);
+  });
+  module.def("depth_conv_pack", &run_depth_conv_pack);
+  module.def("depth_conv_block", &run_depth_conv_block);
+  module.def("quantize_index", &run_quantize_index);
+  module.def("image_in", &run_image_in);
+  module.def("image_out", &run_image_out);
+  module.def(
+      "quantize", &quantize, py::arg("values"), py::arg("gain") = py::none(),
+      py::arg("mean") = py::none(),
+      "Symbols int32 of float32 (..., M) times gain (M,) minus mean (M,) or (..., M), rounded half "
+      "to even and clamped to ±2^17; and how many of the values were not finite.");
+}
+
+}  // namespace icmh::bindings

@@ -1,0 +1,17 @@
+#include "common/simd.h"
+
+#ifdef ICMH_SIMD_X86
+
+#define ICMH_VECTOR_AVX2
+#define ICMH_TARGET __attribute__((target("avx2,fma")))
+#include "kernels/blocks_level.h"
+#include "kernels/depth_conv_block_loops.h"
+
+namespace icmh::kernels {
+
+const BlocksLevel kBlocksAvx2 = {level_depth_conv_packed_size, level_depth_conv_pack,
+                               level_depth_conv_scratch, level_depth_conv_rows};
+
+}  // namespace icmh::kernels
+
+#endif  // ICMH_SIMD_X86

@@ -1,0 +1,27 @@
+// What a level's source file gives to depth_conv_block_cpu.cpp and gdn_cpu.cpp. `scratch` is memory
+// of the calling thread with as many floats as the function beside it says.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/depth_conv_block_cpu.h"
+
+namespace icmh::kernels {
+
+struct BlocksLevel {
+  std::int64_t (*depth_conv_packed_size)(std::int64_t channels);
+  void (*depth_conv_pack)(std::int64_t channels, const DepthConvWeights&, float* packed);
+  std::int64_t (*depth_conv_scratch)(std::int64_t channels, std::int64_t width);
+  void (*depth_conv_rows)(const DepthConvMaps&, const float* packed, std::int64_t begin,
+                          std::int64_t end, float* scratch);
+};
+
+extern const BlocksLevel kBlocksScalar, kBlocksNeon, kBlocksAvx2, kBlocksAvx512;
+
+// The loops of a level that this CPU has.
+const BlocksLevel& blocks_of(SimdLevel level);
+
+// Memory of the calling thread, kept: a call is short, and fresh pages cost as much as it does.
+float* blocks_scratch(std::int64_t floats);
+
+}  // namespace icmh::kernels

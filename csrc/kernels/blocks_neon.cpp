@@ -1,0 +1,17 @@
+#include "common/simd.h"
+
+#ifdef ICMH_SIMD_NEON
+
+#define ICMH_VECTOR_NEON
+#define ICMH_TARGET
+#include "kernels/blocks_level.h"
+#include "kernels/depth_conv_block_loops.h"
+
+namespace icmh::kernels {
+
+const BlocksLevel kBlocksNeon = {level_depth_conv_packed_size, level_depth_conv_pack,
+                               level_depth_conv_scratch, level_depth_conv_rows};
+
+}  // namespace icmh::kernels
+
+#endif  // ICMH_SIMD_NEON

@@ -1,0 +1,14 @@
+#include "common/simd.h"
+
+#define ICMH_VECTOR_SCALAR
+#define ICMH_TARGET
+#include "kernels/blocks_level.h"
+#include "kernels/depth_conv_block_loops.h"
+
+namespace icmh::kernels {
+
+const BlocksLevel kBlocksScalar = {level_depth_conv_packed_size, level_depth_conv_pack,
+                               level_depth_conv_scratch, level_depth_conv_rows};
+
+}  // namespace icmh::kernels
+

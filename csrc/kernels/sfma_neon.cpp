@@ -1,0 +1,19 @@
+#include "common/simd.h"
+
+#ifdef ICMH_SIMD_NEON
+
+#define ICMH_VECTOR_NEON
+#define ICMH_TARGET 
+#include "kernels/sfma_loops.h"
+
+namespace icmh::kernels {
+
+const SfmaLevel kSfmaNeon = {
+    level_packed_size, level_pack,    level_down_scratch, level_down,
+    level_fft_scratch, level_spectrum_size, level_analyse, level_synthesise,
+    level_gate_scratch, level_gate,   level_up_scratch,   level_up,
+};
+
+}  // namespace icmh::kernels
+
+#endif  // ICMH_SIMD_NEON

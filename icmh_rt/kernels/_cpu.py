@@ -1,0 +1,133 @@
+"""The ops in C++ (csrc/kernels), shared among threads by parts of the map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icmh_rt import _native
+from icmh_rt.errors import BackendUnavailableError
+from icmh_rt.kernels._layout import is_channels_last, memory_format
+from icmh_rt.kernels._memory import empty_result, workspace
+from icmh_rt.models._parallel import for_each
+
+_PARTS = 4  # of the rows for each thread: enough that the last ones even out
+_MIN_ROWS = 8  # a part computes four rows more of one projection than it writes
+
+
+def native_obstacle(*tensors: Tensor) -> str | None:
+    """Why the C++ of these tensors cannot be run, or None."""
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"a tensor is on {tensor.device}, and this kernel is for CPUs"
+        if tensor.dtype not in (torch.float32, torch.complex64):
+            return f"a tensor is {tensor.dtype}, and this kernel computes in float32"
+    try:
+        _native.module()
+    except BackendUnavailableError as error:
+        return str(error)
+    return None
+
+
+def sfma_obstacle(x: Tensor, *arguments: Any) -> str | None:
+    return native_obstacle(x, *arguments[:-1])
+
+
+def sfma(x: Tensor, *arguments: Any, level: str = "auto") -> Tensor:
+    """See `icmh_rt.kernels.sfma.reference`; ``level``: instructions, for tests."""
+    *tensors, factor = arguments
+    native = _native.module()
+    x = x.contiguous(memory_format=memory_format(x))
+    out = empty_result(x)
+    _, channels, height, width = x.shape
+    middle = len(tensors[1])
+    sizes = (channels, middle, height, width, float(factor))
+    if x.numel() == 0:
+        return out
+    tensors = [tensor.contiguous() for tensor in tensors]
+    packed = torch.empty(native.sfma_packed_size(sizes, level))
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    native.sfma_pack(sizes, addresses, packed.data_ptr(), level)
+    weights = packed.data_ptr()
+    strides = _strides(x)
+    has_fft = native.sfma_has_fft(sizes)
+    threads = torch.get_num_threads()
+    rows = _ranges(height, max(_MIN_ROWS, -(-height // (_PARTS * threads))))
+    groups = _ranges(middle, max(1, middle // (_PARTS * threads)))
+    with (
+        workspace(native.sfma_spectrum_size(sizes, level)) as spectrum,
+        workspace(native.sfma_spectrum_size(sizes, level)) as other,
+    ):
+        # `other` is the planes before the transform, then what the gate lets through; `spectrum`
+        # the planes after the inverse one.
+        values, others = spectrum.data_ptr(), other.data_ptr()
+        for image, result in zip(x, out, strict=True):
+            source, target = image.data_ptr(), result.data_ptr()
+
+            def down(part: tuple[int, int], source: int = source) -> None:
+                native.sfma_down(sizes, weights, source, strides, *part, others, level)
+
+            def analyse(part: tuple[int, int]) -> None:
+                if has_fft:
+                    native.sfma_analyse(sizes, others, *part, values, level)
+                else:
+                    _analyse(other, sizes, part, spectrum)
+
+            def gate(part: tuple[int, int]) -> None:
+                native.sfma_gate(sizes, weights, values, *part, others, level)
+
+            def synthesise(part: tuple[int, int]) -> None:
+                if has_fft:
+                    native.sfma_synthesise(sizes, others, *part, values, level)
+                else:
+                    _synthesise(other, sizes, part, spectrum)
+
+            def up(part: tuple[int, int], source: int = source, target: int = target) -> None:
+                native.sfma_up(
+                    sizes, weights, source, strides, values, *part, target, strides, level
+                )
+
+            for_each(down, rows)
+            for_each(analyse, groups)
+            for_each(gate, rows)
+            for_each(synthesise, groups)
+            for_each(up, rows)
+    return out
+
+
+def _analyse(
+    planes: Tensor, sizes: tuple[Any, ...], part: tuple[int, int], spectrum: Tensor
+) -> None:
+    """Of sizes that C++ has no transform for, those with a large prime factor."""
+    _, middle, height, width, _ = sizes
+    planes = planes[: middle * height * width].view(middle, height, width)
+    spectrum = spectrum.view(middle, height, 2, -1)
+    found = torch.fft.rfft2(planes[slice(*part)])
+    columns = found.shape[2]
+    spectrum[slice(*part), :, 0, :columns] = found.real
+    spectrum[slice(*part), :, 1, :columns] = found.imag
+    spectrum[slice(*part), :, :, columns:] = 0.0
+
+
+def _synthesise(
+    spectrum: Tensor, sizes: tuple[Any, ...], part: tuple[int, int], planes: Tensor
+) -> None:
+    _, middle, height, width, _ = sizes
+    planes = planes[: middle * height * width].view(middle, height, width)
+    parts = spectrum.view(middle, height, 2, -1)[slice(*part), :, :, : width // 2 + 1]
+    found = torch.complex(parts[:, :, 0], parts[:, :, 1])
+    planes[slice(*part)] = torch.fft.irfft2(found, s=(height, width), norm="forward")
+
+
+def _strides(x: Tensor) -> tuple[int, int, int]:
+    """Of channels, rows and columns; the ones that matter where a side is 1."""
+    _, channels, height, width = x.shape
+    if is_channels_last(x):
+        return 1, width * channels, channels
+    return height * width, width, 1
+
+
+def _ranges(length: int, step: int) -> list[tuple[int, int]]:
+    return [(start, min(start + step, length)) for start in range(0, length, step)]
