@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from icmh_rt import _native
 from icmh_rt._threads import get_num_threads
 from icmh_rt.bitstream import FLAG_REFERENCE_PATH
 from icmh_rt.bundle import Bundle, CodecBundle, WidthTables
@@ -26,10 +27,6 @@ DEFAULT_LATENT_STRIDE = 16
 
 DEFAULT_HYPER_STRIDE = 4
 """Latent positions a hyper-latent position of the default architecture, along each side."""
-
-_SYMBOL_LIMIT = 2**17
-"""Far above what real images give. With the default architecture's means of at most 2**15 in
-magnitude (`mean_limit`), symbol plus mean stays an exact float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +70,8 @@ class Coding(ABC):
         """What the symbols of z tell about y."""
 
     def quantize(self, y: np.ndarray, prediction: Prediction) -> np.ndarray:
-        """Symbols int32 of float32 ``(h, w, M)``, whose memory may be used."""
-        return to_symbols(y if prediction.mean is None else np.subtract(y, prediction.mean, out=y))
+        """Symbols int32 of float32 ``(h, w, M)``."""
+        return to_symbols(y, mean=prediction.mean)
 
     def dequantize(self, symbols_y: np.ndarray, prediction: Prediction) -> np.ndarray:
         """The decoded latent, float32 ``(h, w, M)``; the same bits on every machine: it rounds in
@@ -139,7 +136,7 @@ class IntegerCoding(Coding):
         return np.ascontiguousarray(np.broadcast_to(rows, (*shape, len(rows))))
 
     def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
-        return to_symbols(z * self._width.hyper_gain[self._quality - 1])
+        return to_symbols(z, gain=self._width.hyper_gain[self._quality - 1])
 
     def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
         """Means gained, exact multiples of ``2**-mean_bits``, cut to the latent's shape."""
@@ -152,7 +149,7 @@ class IntegerCoding(Coding):
         return Prediction(mean, np.ascontiguousarray(indexes[:height, :width]))
 
     def quantize(self, y: np.ndarray, prediction: Prediction) -> np.ndarray:
-        return super().quantize(y * self._width.gain[self._quality - 1], prediction)
+        return to_symbols(y, self._width.gain[self._quality - 1], prediction.mean)
 
     def dequantize(self, symbols_y: np.ndarray, prediction: Prediction) -> np.ndarray:
         # Symbol plus mean is exact in float32: only this multiplication rounds.
@@ -201,7 +198,7 @@ class PublishedCoding(Coding):
         return self._channel_rows(self._shape(image_size, HYPER_STRIDE))
 
     def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
-        return to_symbols(z - self._width.medians) if self._has_hyperprior else _no_symbols()
+        return to_symbols(z, mean=self._width.medians) if self._has_hyperprior else _no_symbols()
 
     def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
         medians = self._width.medians
@@ -247,17 +244,31 @@ def _no_symbols() -> np.ndarray:
     return np.zeros((0, 0, 0), np.int32)
 
 
-def to_symbols(values: np.ndarray) -> np.ndarray:
-    """Nearest int32 of a float32 array, whose memory is used; refuses what no image gives, and NaN,
-    instead of writing garbage.
+def to_symbols(
+    values: np.ndarray, gain: np.ndarray | None = None, mean: np.ndarray | None = None
+) -> np.ndarray:
+    """Nearest int32, ties to even, of ``values * gain - mean``, each operation rounded to float32.
+    Refuses what no image gives instead of writing garbage.
+
+    Args:
+        values: float32 (..., M). gain: (M,), None for one. mean: (M,) or the shape of ``values``,
+            None for zero.
+
+    Returns:
+        int32 of the same shape, at most 2**17 in magnitude: far above what real images give. With
+        the default architecture's means of at most 2**15 in magnitude (`mean_limit`), symbol plus
+        mean stays an exact float32.
 
     Raises:
         ImageError: a value is not finite.
     """
-    if not np.all(np.isfinite(values)):
+    arrays = (
+        None if array is None else np.ascontiguousarray(array, np.float32)
+        for array in (values, gain, mean)
+    )
+    symbols, bad = _native.module().quantize(*arrays)
+    if bad:
         raise ImageError(
             "the transforms gave values that are not finite; try dtype='fp32' or another backend"
         )
-    np.rint(values, out=values)
-    np.clip(values, -_SYMBOL_LIMIT, _SYMBOL_LIMIT, out=values)
-    return values.astype(np.int32)
+    return symbols

@@ -12,6 +12,7 @@
 #include "bindings/parts.h"
 #include "kernels/depth_conv_block_cpu.h"
 #include "kernels/images_cpu.h"
+#include "kernels/level.h"
 #include "kernels/quantize_index_cpu.h"
 
 namespace icmh::bindings {
@@ -29,6 +30,13 @@ SimdLevel level_of(const std::string& name) {
   if (name == "auto") return simd_level();
   SimdLevel level{};
   const Status status = simd_level_of_name(name, &level);
+  if (!status.is_ok()) throw py::value_error(status.message());
+  return level;
+}
+
+kernels::KernelLevel kernel_level_of(const std::string& name) {
+  kernels::KernelLevel level{};
+  const Status status = kernels::kernel_level_of_name(name, &level);
   if (!status.is_ok()) throw py::value_error(status.message());
   return level;
 }
@@ -148,7 +156,7 @@ void run_depth_conv_pack(std::int64_t channels, const std::array<Address, 10>& m
                                           matrix(2), matrix(3),
                                           matrix(4), at<const float>(spatial),
                                           at<const float>(spatial_bias)};
-  const SimdLevel level = level_of(level_name);
+  const kernels::KernelLevel level = kernel_level_of(level_name);
   const GilReleased released;
   kernels::depth_conv_pack(level, channels, weights, at<float>(packed));
 }
@@ -163,7 +171,7 @@ void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64
   const kernels::DepthConvMaps maps{channels,          height,         width,
                                     at<const float>(x), x_strides[0],   x_strides[1],
                                     at<float>(out),     out_strides[0], out_strides[1]};
-  const SimdLevel level = level_of(level_name);
+  const kernels::KernelLevel level = kernel_level_of(level_name);
   const GilReleased released;
   kernels::depth_conv_block(level, maps, at<const float>(packed), begin, end);
 }
@@ -172,7 +180,7 @@ void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64
 
 void bind_kernels_more(py::module_& module) {
   module.def("depth_conv_packed_size", [](std::int64_t channels, const std::string& level) {
-    return kernels::depth_conv_packed_size(level_of(level), channels);
+    return kernels::depth_conv_packed_size(kernel_level_of(level), channels);
   });
   module.def("depth_conv_pack", &run_depth_conv_pack);
   module.def("depth_conv_block", &run_depth_conv_block);

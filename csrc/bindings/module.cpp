@@ -23,6 +23,7 @@ void read_environment() {
 PYBIND11_MODULE(_C, module) {
   read_environment();
   module.doc() = "Native parts of icmh_rt; import it through icmh_rt._native.";
+  icmh::bindings::bind_adapter_ops(module);
   icmh::bindings::bind_common(module);
   icmh::bindings::bind_integer_network(module);
   icmh::bindings::bind_kernels_more(module);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "bindings/addresses.h"
 #include "bindings/gil.h"
 #include "bindings/parts.h"
 
@@ -17,10 +18,6 @@ namespace {
 
 using kernels::KernelLevel;
 using kernels::SfmaSizes;
-
-// Addresses of PyTorch's tensors: icmh_rt/kernels/_cpu.py has checked what they hold.
-const float* in(std::uintptr_t address) { return reinterpret_cast<const float*>(address); }
-float* out(std::uintptr_t address) { return reinterpret_cast<float*>(address); }
 
 using Strides = std::array<std::int64_t, 3>;  // channel, row, column
 
@@ -33,13 +30,6 @@ SfmaSizes sizes_of(const py::tuple& sizes) {
     throw py::value_error("sizes must be 1 or more");
   }
   return result;
-}
-
-KernelLevel level_of(const std::string& name) {
-  KernelLevel level{};
-  const Status status = kernels::kernel_level_of_name(name, &level);
-  if (!status.is_ok()) throw py::value_error(status.message());
-  return level;
 }
 
 void check_rows(const SfmaSizes& sizes, std::int64_t begin, std::int64_t end) {

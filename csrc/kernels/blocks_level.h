@@ -1,5 +1,5 @@
-// What a level's source file gives to depth_conv_block_cpu.cpp and gdn_cpu.cpp. `scratch` is memory
-// of the calling thread with as many floats as the function beside it says.
+// What a level's source file gives to depth_conv_block_cpu.cpp and gdn_cpu.cpp. `memory` is the
+// calling thread's, of as many floats as the function beside it says.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +13,12 @@ struct BlocksLevel {
   void (*depth_conv_pack)(std::int64_t channels, const DepthConvWeights&, float* packed);
   std::int64_t (*depth_conv_scratch)(std::int64_t channels, std::int64_t width);
   void (*depth_conv_rows)(const DepthConvMaps&, const float* packed, std::int64_t begin,
-                          std::int64_t end, float* scratch);
+                          std::int64_t end, float* memory);
 };
 
-extern const BlocksLevel kBlocksScalar, kBlocksNeon, kBlocksAvx2, kBlocksAvx512;
+extern const BlocksLevel kBlocksScalar, kBlocksNeon, kBlocksAvx2, kBlocksAvx512, kBlocksAmx;
 
 // The loops of a level that this CPU has.
-const BlocksLevel& blocks_of(SimdLevel level);
-
-// Memory of the calling thread, kept: a call is short, and fresh pages cost as much as it does.
-float* blocks_scratch(std::int64_t floats);
+const BlocksLevel& blocks_of(KernelLevel level);
 
 }  // namespace icmh::kernels

@@ -11,7 +11,8 @@ namespace icmh::kernels {
 namespace {
 
 // Tokens that go through the block together: each time all weights are read once.
-constexpr int64_t kChunk = 8 * kTokens < 96 ? 96 : 8 * kTokens;
+constexpr int64_t kChunk = 96;
+static_assert(kChunk % kTokens == 0, "no products for nothing");
 
 // Where in the packed weights everything lies.
 struct DepthConvPacked {
@@ -128,12 +129,13 @@ ICMH_TARGET inline void depthwise_tokens(const DepthConvRows& rows, int64_t stri
 }
 
 ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* packed,
-                                       int64_t begin, int64_t end, float* scratch) {
+                                       int64_t begin, int64_t end, float* memory) {
   const int64_t channels = maps.channels, width = maps.width;
   const int64_t stride = token_stride(channels);
   const DepthConvPacked at(channels);
   const DepthConvRing ring(width);
-  float* const slots = scratch;
+  const TokenSession session;
+  float* const slots = memory;
   float* const mixed = slots + ring.tokens() * stride;
   float* const tokens = mixed + (kChunk + kTokens) * stride;
   float* const gated = tokens + (kChunk + kTokens) * stride;
@@ -154,8 +156,9 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
     for (int64_t t = 0; t < count; t += kChunk) {
       const int64_t some = count - t < kChunk ? count - t : kChunk;
       load(first * width + t, some);
-      multiply_tokens<Then::silu>(tokens, stride, some, channels, packed + at.mix_in,
-                                  packed + at.mix_in_bias, channels, place + t * stride, stride);
+      multiply_tokens<Then::silu>(operand_of(tokens, stride, some, channels), some, channels,
+                                  packed + at.mix_in, packed + at.mix_in_bias, channels,
+                                  place + t * stride, stride);
     }
   };
 
@@ -179,14 +182,16 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
         done += piece;
       }
       load(first * width + t, some);
-      multiply_tokens<Then::add>(mixed, stride, some, channels, packed + at.mix_out,
-                                 packed + at.mix_out_bias, channels, tokens, stride);
-      multiply_tokens<Then::silu>(tokens, stride, some, channels, packed + at.gate,
-                                  packed + at.gate_bias, channels, gated, stride);
-      multiply_tokens<Then::multiply>(tokens, stride, some, channels, packed + at.value,
+      multiply_tokens<Then::add>(operand_of(mixed, stride, some, channels), some, channels,
+                                 packed + at.mix_out, packed + at.mix_out_bias, channels, tokens,
+                                 stride);
+      const TokenOperand both = operand_of(tokens, stride, some, channels);
+      multiply_tokens<Then::silu>(both, some, channels, packed + at.gate, packed + at.gate_bias,
+                                  channels, gated, stride);
+      multiply_tokens<Then::multiply>(both, some, channels, packed + at.value,
                                       packed + at.value_bias, channels, gated, stride);
-      multiply_tokens<Then::add>(gated, stride, some, channels, packed + at.out,
-                                 packed + at.out_bias, channels, tokens, stride);
+      multiply_tokens<Then::add>(operand_of(gated, stride, some, channels), some, channels,
+                                 packed + at.out, packed + at.out_bias, channels, tokens, stride);
       store_tokens(tokens, stride, channels, some,
                    maps.out + (first * width + t) * maps.out_position, maps.out_channel,
                    maps.out_position);

@@ -9,7 +9,7 @@
 #include <immintrin.h>
 
 #include "kernels/gemm.h"
-#include "kernels/tile_memory.h"
+#include "kernels/thread_memory.h"
 
 namespace icmh::kernels {
 namespace {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "kernels/sfma_level.h"
-#include "kernels/tile_memory.h"
+#include "kernels/thread_memory.h"
 
 namespace icmh::kernels {
 namespace {
@@ -30,27 +30,7 @@ const SfmaLevel& loops_of(KernelLevel level) {
   }
 }
 
-// Memory of this thread, kept: a part of a pass is short, and fresh pages cost as much as it does.
-float* aligned(std::vector<float>& memory, std::int64_t floats) {
-  constexpr std::size_t kLine = 64 / sizeof(float);
-  if (memory.size() < static_cast<std::size_t>(floats) + kLine) {
-    memory.resize(static_cast<std::size_t>(floats) + kLine);
-  }
-  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-  return memory.data() + (64 - address % 64) % 64 / sizeof(float);
-}
-
-float* scratch(std::int64_t floats) {
-  thread_local std::vector<float> memory;
-  return aligned(memory, floats);
-}
-
 }  // namespace
-
-std::uint32_t* tile_memory(std::int64_t words) {
-  thread_local std::vector<float> memory;
-  return reinterpret_cast<std::uint32_t*>(aligned(memory, words));
-}
 
 std::int64_t sfma_packed_size(KernelLevel level, const SfmaSizes& sizes) {
   return loops_of(level).packed_size(sizes);

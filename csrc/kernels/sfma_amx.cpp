@@ -11,6 +11,7 @@
 #define ICMH_TILES
 #define ICMH_TARGET \
   __attribute__((target("avx2,fma,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,amx-tile,amx-bf16")))
+#include "kernels/adapter_ops_loops.h"
 #include "kernels/sfma_loops.h"
 
 namespace icmh::kernels {
@@ -19,6 +20,12 @@ const SfmaLevel kSfmaAmx = {
     level_packed_size, level_pack,    level_down_scratch, level_down,
     level_fft_scratch, level_spectrum_size, level_analyse, level_synthesise,
     level_gate_scratch, level_gate,   level_up_scratch,   level_up,
+};
+
+const AdapterOpsLevel kAdapterOpsAmx = {
+    level_project_packed_size,    level_project_pack,  level_project_scratch,
+    level_project,                level_modulate_scratch, level_modulate,
+    level_frequency_gate_scratch, level_frequency_gate,
 };
 
 }  // namespace icmh::kernels

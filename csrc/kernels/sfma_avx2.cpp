@@ -4,6 +4,7 @@
 
 #define ICMH_VECTOR_AVX2
 #define ICMH_TARGET __attribute__((target("avx2,fma")))
+#include "kernels/adapter_ops_loops.h"
 #include "kernels/sfma_loops.h"
 
 namespace icmh::kernels {
@@ -12,6 +13,12 @@ const SfmaLevel kSfmaAvx2 = {
     level_packed_size, level_pack,    level_down_scratch, level_down,
     level_fft_scratch, level_spectrum_size, level_analyse, level_synthesise,
     level_gate_scratch, level_gate,   level_up_scratch,   level_up,
+};
+
+const AdapterOpsLevel kAdapterOpsAvx2 = {
+    level_project_packed_size,    level_project_pack,  level_project_scratch,
+    level_project,                level_modulate_scratch, level_modulate,
+    level_frequency_gate_scratch, level_frequency_gate,
 };
 
 }  // namespace icmh::kernels

@@ -5,6 +5,7 @@
 #include "kernels/product.h"
 #include "kernels/sfma.h"
 #include "kernels/sfma_level.h"
+#include "kernels/windows.h"
 
 namespace icmh::kernels {
 namespace {
@@ -116,16 +117,12 @@ ICMH_TARGET void level_synthesise(const SfmaSizes& s, const FftPlan& rows, const
   }
 }
 
-// A row of amplitudes: a zero, the columns, and zeros until a whole panel has its neighbours.
-constexpr int64_t amplitude_stride(int64_t columns) { return rounded_up(columns, kPanel) + 32; }
-
 int64_t level_gate_scratch(const SfmaSizes& s) {
   return s.middle * (3 * amplitude_stride(s.width / 2 + 1) + 2 * kPanel);
 }
 
 ICMH_TARGET inline void amplitudes(const SfmaSizes& s, const float* spectrum, int64_t i,
                                    float* row) {
-  using V = Vector;
   const int64_t columns = s.width / 2 + 1;
   const int64_t stride = amplitude_stride(columns), parts = spectrum_stride(s.width);
   if (i < 0 || i >= s.height) {
@@ -134,15 +131,7 @@ ICMH_TARGET inline void amplitudes(const SfmaSizes& s, const float* spectrum, in
   }
   for (int64_t c = 0; c < s.middle; ++c, row += stride) {
     const float* const re = spectrum + 2 * (c * s.height + i) * parts;
-    const float* const im = re + parts;
-    row[0] = 0.0f;
-    // Whole vectors: behind the last column are zeros, as many as a vector may reach.
-    int64_t j = 0;
-    for (; j < columns; j += V::kWidth) {
-      const V::F a = V::load(re + j), b = V::load(im + j);
-      V::store(row + 1 + j, V::sqrt(V::fma(a, a, V::mul(b, b))));
-    }
-    for (; j < stride - 1; ++j) row[1 + j] = 0.0f;
+    amplitude_row(re, re + parts, columns, row);
   }
 }
 
@@ -164,28 +153,8 @@ ICMH_TARGET void level_gate(const SfmaSizes& s, const float* packed, const float
     amplitudes(s, spectrum, i + 1, row_of(i + 1));
     const float* const rows[3] = {row_of(i - 1), row_of(i), row_of(i + 1)};
     for (int64_t j = 0; j < columns; j += kPanel) {
-      for (int64_t c = 0; c < s.middle; ++c) {
-        const float* const weight = packed + at.dw3 + 9 * c;
-        V::F sums[V::kTileVectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < V::kTileVectors; ++v) sums[v] = V::all(packed[at.dw3_bias + c]);
-#pragma GCC unroll 3
-        for (int u = 0; u < 3; ++u) {
-          const float* const in = rows[u] + c * stride + j;
-#pragma GCC unroll 3
-          for (int t = 0; t < 3; ++t) {
-            const V::F tap = V::all(weight[3 * u + t]);
-#pragma GCC unroll 4
-            for (int v = 0; v < V::kTileVectors; ++v) {
-              sums[v] = V::fma(tap, V::load(in + v * V::kWidth + t), sums[v]);
-            }
-          }
-        }
-#pragma GCC unroll 4
-        for (int v = 0; v < V::kTileVectors; ++v) {
-          V::store(smooth + c * kPanel + v * V::kWidth, relu_of(sums[v]));
-        }
-      }
+      const float* const windows[3] = {rows[0] + j, rows[1] + j, rows[2] + j};
+      smooth_panel(windows, s.middle, stride, packed + at.dw3, packed + at.dw3_bias, smooth);
       // Never on tiles: a sum of amplitudes can be large, and its error is the gate's.
       multiply_panel(packed + at.inter, smooth, s.middle, s.middle, packed + at.inter_bias, nullptr,
                      0, kPanel, gates, kPanel);
@@ -242,35 +211,6 @@ ICMH_TARGET inline void near_row(const SfmaSizes& s, const Packed& at, const flo
   }
 }
 
-// relu(dw5x5 * gate) of one panel; `rows` point at the first column of its window.
-ICMH_TARGET inline void modulate(const SfmaSizes& s, const Packed& at, const float* packed,
-                                 const float* const* rows, const float* gates, float* out) {
-  using V = Vector;
-  for (int64_t c = 0; c < s.middle; ++c) {
-    const float* const weight = packed + at.dw5 + 25 * c;
-    V::F sums[V::kTileVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < V::kTileVectors; ++v) sums[v] = V::all(packed[at.dw5_bias + c]);
-#pragma GCC unroll 5
-    for (int u = 0; u < 5; ++u) {
-      const float* const in = rows[u] + c * kRingStride;
-#pragma GCC unroll 5
-      for (int t = 0; t < 5; ++t) {
-        const V::F tap = V::all(weight[5 * u + t]);
-#pragma GCC unroll 4
-        for (int v = 0; v < V::kTileVectors; ++v) {
-          sums[v] = V::fma(tap, V::load(in + v * V::kWidth + t), sums[v]);
-        }
-      }
-    }
-#pragma GCC unroll 4
-    for (int v = 0; v < V::kTileVectors; ++v) {
-      const int64_t place = c * kPanel + v * V::kWidth;
-      V::store(out + place, relu_of(V::mul(sums[v], V::load(gates + place))));
-    }
-  }
-}
-
 ICMH_TARGET void level_up(const SfmaSizes& s, const float* packed, const ConstMap& x,
                           const float* planes, int64_t begin, int64_t end, const Map& out,
                           float* scratch) {
@@ -300,7 +240,7 @@ ICMH_TARGET void level_up(const SfmaSizes& s, const float* packed, const ConstMa
                        nullptr, 0, kPanel, gates, kPanel);
         const float* rows[5];
         for (int64_t u = 0; u < 5; ++u) rows[u] = row_of(i + u - kReach) + p;
-        modulate(s, at, packed, rows, gates, both);
+        modulate_panel(rows, s.middle, kRingStride, packed + at.dw5, packed + at.dw5_bias, gates, both);
         for (int64_t c = 0; c < s.middle; ++c) {
           const float* const in = planes + c * plane + i * s.width + j + p;
           float* const place = both + (s.middle + c) * kPanel;

@@ -66,8 +66,9 @@ def create(
     Args:
         backend: a name of `available`, or "auto": the first that can be used.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: what the transforms compute in: "fp32", "bf16", "fp16" or "auto". It changes pictures
-            in the last bits and never whether a stream decodes.
+        dtype: what the transforms compute in: "fp32", "bf16", "fp16" or "auto", which is fp16 on a
+            GPU and else fp32, as it is for converted checkpoints anywhere. It changes pictures in
+            the last bits and never whether a stream decodes.
 
     Raises:
         OptionError: an unknown name.

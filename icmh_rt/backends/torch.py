@@ -1,33 +1,42 @@
-"""The torch backend: the transforms in eager PyTorch on a CPU or a GPU."""
+"""The torch backend: the transforms in PyTorch on a CPU or a GPU, there as CUDA graphs."""
 
 from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from icmh_rt.backends._cuda_graphs import CudaMachine, GraphRunner
 from icmh_rt.backends.base import Backend
 from icmh_rt.bundle import Bundle
 from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
+from icmh_rt.kernels.images import image_in, image_out
 from icmh_rt.models.slimmable_hyperprior import (
     PATCH,
     SlimmableHyperprior,
     SlimmableHyperpriorConfig,
 )
 
+_MEAN = 0.5  # what g_a's input is shifted by
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def create(bundle: Bundle, device: str, dtype: str) -> TorchBackend:
-    """The entry point that the registry calls."""
-    return TorchBackend(bundle, device_of(device), dtype_of(dtype))
+    """The entry point that the registry calls. dtype "auto" is fp16 on a GPU, fp32 on a CPU."""
+    place = device_of(device)
+    auto = torch.float16 if place.type == "cuda" else torch.float32
+    return TorchBackend(bundle, place, dtype_of(dtype, auto))
 
 
-def dtype_of(name: str) -> torch.dtype:
-    """One of the registry's names of dtypes."""
-    return _DTYPES["fp32" if name == "auto" else name]
+def dtype_of(name: str, auto: torch.dtype = torch.float32) -> torch.dtype:
+    """One of the registry's names of dtypes; ``auto`` is the one that "auto" means."""
+    return auto if name == "auto" else _DTYPES[name]
 
 
 def device_of(name: str) -> torch.device:
@@ -50,20 +59,49 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+@dataclass(frozen=True, eq=False)
+class HostLatents:
+    """What one pass of g_a and h_a left on the host: float32 ``(h, w, M)`` and ``(hz, wz, Z)``."""
+
+    y: np.ndarray
+    z: np.ndarray
+
+
 class TorchBackend(Backend):
-    """Eager PyTorch; ``dtype`` is that of the transforms, the border is always float32."""
+    """PyTorch; ``dtype`` is that of the transforms, the border is always float32.
+
+    On a GPU `analysis` runs g_a and h_a and brings both latents, so that its time is all of them,
+    and what is repeated often is replayed as a CUDA graph (`graphs`).
+
+    Half-precision numbers end at 65504, and gates multiply what they see: noise and checkerboards
+    at full contrast overflow in the default bundle. Such pictures are computed again in float32.
+
+    Attributes:
+        graphs: counts calls, recordings and replays, and has the reasons of those that failed; None
+            where there are no graphs, on a CPU.
+    """
 
     name = "torch"
 
     def __init__(self, bundle: Bundle, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(bundle)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         self.device = str(device)
         self._device = device
         self._dtype = dtype
+        self._model, self._config = self._load(dtype)
+        self._wide_model = self._model if dtype == torch.float32 else None
+        self._wide_lock = threading.Lock()
+        self.graphs = GraphRunner(CudaMachine(device)) if device.type == "cuda" else None
+
+    def _load(self, dtype: torch.dtype) -> tuple[SlimmableHyperprior, SlimmableHyperpriorConfig]:
+        """The bundle's transforms, on the device."""
+        bundle = self.bundle
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.transforms.items()}
         try:
-            self._config = SlimmableHyperpriorConfig.from_dict(bundle.config)
-            model = SlimmableHyperprior(self._config)
+            config = SlimmableHyperpriorConfig.from_dict(bundle.config)
+            model = SlimmableHyperprior(config)
             missing, unexpected = model.load_state_dict(state, strict=False)
         except (OptionError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -76,42 +114,144 @@ class TorchBackend(Backend):
                 f"has unknown {unexpected[:3]}"
             )
         del model.h_s, model.quality_tables
-        model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-        self._model = model.eval().requires_grad_(False)
+        model = model.to(device=self._device, dtype=dtype, memory_format=torch.channels_last)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # other streams will read them
+        return model.eval().requires_grad_(False), config
+
+    # -- encoding ----------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor:
-        pad = [(0, -side % DEFAULT_LATENT_STRIDE) for side in image.shape[:2]]
-        if any(after for _, after in pad):
-            image = np.pad(image, (*pad, (0, 0)), mode="edge")
-        height, columns = image.shape[0] // PATCH, image.shape[1] // PATCH
-        # Unshuffled while a pixel is still a byte: a quarter of the memory traffic of later.
-        patches = torch.from_numpy(image).to(self._device)
-        patches = patches.view(height, PATCH, columns, PATCH, 3).permute(0, 2, 4, 1, 3)
-        patches = patches.reshape(1, height, columns, 3 * PATCH * PATCH).to(self._dtype)
-        patches = patches.div_(255.0).sub_(0.5).permute(0, 3, 1, 2)
-        return self._model.g_a.from_patches(patches, self._config.width_index(width))
+    def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor | HostLatents:
+        if self.graphs is None and self._dtype == torch.float32:
+            # Stage by stage, so that each has its time.
+            return self._g_a(torch.from_numpy(image)[None], self._model, width)
+        latents = self._analyse(image, width, task, self._model)
+        if latents is None:
+            latents = self._analyse(image, width, task, self._in_float32())
+        return latents
 
     @torch.inference_mode()
-    def latent_to_host(self, y: Tensor) -> np.ndarray:
-        return y[0].permute(1, 2, 0).float().cpu().numpy()
+    def latent_to_host(self, y: Tensor | HostLatents) -> np.ndarray:
+        return y.y if isinstance(y, HostLatents) else _to_tokens(y).float().numpy()
 
     @torch.inference_mode()
-    def hyper_analysis(self, y: Tensor, width: float, task: str) -> np.ndarray:
+    def hyper_analysis(self, y: Tensor | HostLatents, width: float, task: str) -> np.ndarray:
+        if isinstance(y, HostLatents):
+            return y.z
+        return _to_tokens(self._h_a(y, self._model, width)).float().numpy()
+
+    def _analyse(
+        self, image: np.ndarray, width: float, task: str, model: SlimmableHyperprior
+    ) -> HostLatents | None:
+        """g_a and h_a in one pass; None if a value is not finite and float32 may help."""
+        index = self._config.width_index(width)
+        shape_y, shape_z = self._latent_shapes(image.shape[:2], index)
+        size_y, size_z = (h * w * c for h, w, c in (shape_y, shape_z))
+
+        def body(pixels: Tensor) -> Tensor:
+            y = self._g_a(pixels[None], model, width)
+            z = self._h_a(y, model, width)
+            # Both and the largest magnitude, in one piece of memory for one copy.
+            both = torch.empty(size_y + size_z + 1, device=y.device)
+            both[:size_y].view(shape_y).copy_(_to_tokens(y))
+            both[size_y:-1].view(shape_z).copy_(_to_tokens(z))
+            torch.linalg.vector_norm(both[:-1], float("inf"), dtype=both.dtype, out=both[-1])
+            return both
+
+        both = self._run("encode", image, (image.shape[:2], index, task), body, model)
+        if not np.isfinite(both[-1]) and model is not self._wide_model:
+            return None
+        return HostLatents(both[:size_y].reshape(shape_y), both[size_y:-1].reshape(shape_z))
+
+    def _latent_shapes(
+        self, image_size: tuple[int, int], index: int
+    ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Of y and of z."""
+        height, columns = (-(-side // DEFAULT_LATENT_STRIDE) for side in image_size)
+        hyper = (-(-side // DEFAULT_HYPER_STRIDE) for side in (height, columns))
+        channels = self._config.latent_channels[index], self._config.hyper_latent_channels[index]
+        return (height, columns, channels[0]), (*hyper, channels[1])
+
+    def _g_a(self, image: Tensor, model: SlimmableHyperprior, width: float) -> Tensor:
+        """uint8 ``(1, H, W, 3)`` -> y; beyond the image's border, what lies on it."""
+        size = [
+            -(-side // DEFAULT_LATENT_STRIDE) * DEFAULT_LATENT_STRIDE for side in image.shape[1:3]
+        ]
+        dtype = model.g_a.stem.weight.dtype
+        patches = image_in(image, 0, 0, *size, True, PATCH, _MEAN, dtype, True)
+        return model.g_a.from_patches(patches, self._config.width_index(width))
+
+    def _h_a(self, y: Tensor, model: SlimmableHyperprior, width: float) -> Tensor:
         pad = (0, -y.shape[3] % DEFAULT_HYPER_STRIDE, 0, -y.shape[2] % DEFAULT_HYPER_STRIDE)
         y = F.pad(y, pad, mode="replicate") if any(pad) else y
-        z = self._model.h_a(y, self._config.width_index(width))
-        return self.latent_to_host(z)
+        return model.h_a(y, self._config.width_index(width))
+
+    # -- decoding ----------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def synthesis(
         self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
     ) -> np.ndarray:
-        y = torch.from_numpy(y_hat).to(self._device).permute(2, 0, 1)[None].to(self._dtype)
-        x = self._model.g_s(y, self._config.width_index(width))
+        image = self._synthesise(y_hat, width, task, image_size, self._model)
+        if image is None:
+            image = self._synthesise(y_hat, width, task, image_size, self._in_float32())
+        return image
+
+    def _synthesise(
+        self,
+        y_hat: np.ndarray,
+        width: float,
+        task: str,
+        image_size: tuple[int, int],
+        model: SlimmableHyperprior,
+    ) -> np.ndarray | None:
+        """g_s; None if a value is not finite and float32 may help."""
+        index = self._config.width_index(width)
         height, columns = image_size
-        x = x[0, :, :height, :columns].float().add_(0.5).mul_(255.0).round_().clamp_(0.0, 255.0)
-        return x.permute(1, 2, 0).to(torch.uint8).contiguous().cpu().numpy()
+        size = height * columns * 3
+        checked = model is not self._wide_model
+        dtype = model.g_s.head.weight.dtype
+
+        def body(latent: Tensor) -> Tensor:
+            x = model.g_s.to_patches(latent.permute(2, 0, 1)[None].to(dtype), index)
+            pixels = image_out(x, 0, 0, height, columns, PATCH, _MEAN).view(-1)
+            if not checked:
+                return pixels
+            # The picture and whether it is one, in one piece of memory for one copy.
+            finite = torch.isfinite(torch.linalg.vector_norm(x, float("inf")))
+            return torch.cat((pixels, finite.view(1).to(torch.uint8)))
+
+        key = (y_hat.shape, image_size, index, task)
+        whole = self._run("decode", y_hat, key, body, model)
+        if checked and not whole[size]:
+            return None
+        return whole[:size].reshape(height, columns, 3)
+
+    # -- both --------------------------------------------------------------------------------------
+
+    def _run(
+        self, role: str, array: np.ndarray, key: tuple, body, model: SlimmableHyperprior
+    ) -> np.ndarray:
+        """``body(array)``; on a GPU as a graph if ``key`` comes often."""
+        if self.graphs is None:
+            return body(torch.from_numpy(array)).numpy()
+        # Graphs hold kernels: those that were asked for when they were recorded.
+        kernels = os.environ.get("ICMH_KERNELS")
+        # What float32 is needed for is rare, and its graph would be used once.
+        own = (role, *key, kernels) if model is self._model else None
+        return self.graphs(own, body, array)
+
+    def _in_float32(self) -> SlimmableHyperprior:
+        with self._wide_lock:
+            if self._wide_model is None:
+                self._wide_model, _ = self._load(torch.float32)
+            return self._wide_model
 
     def __repr__(self) -> str:
         return f"TorchBackend(device={self.device!r}, dtype={self._dtype})"
+
+
+def _to_tokens(x: Tensor) -> Tensor:
+    """``(1, C, h, w)`` -> ``(h, w, C)``."""
+    return x[0].permute(1, 2, 0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from icmh_rt import _native
+from icmh_rt.kernels._layout import empty_maps
 
 KEPT_BYTES = 512 << 20
 """Intermediates kept for the next call, in all; larger ones are freed after use."""
@@ -24,9 +25,11 @@ _lock = threading.Lock()
 _kept: list[Tensor] = []
 
 
-def empty_result(like: Tensor) -> Tensor:
-    """Uninitialised, of the shape, strides and dtype of ``like``, a dense CPU tensor."""
-    result = torch.empty_like(like)
+def empty_result_maps(like: Tensor, channels: int) -> Tensor:
+    """Uninitialised CPU memory like ``like (N, C, H, W)`` with another number of channels, in its
+    memory format.
+    """
+    result = empty_maps(like, channels)
     size = result.numel() * result.element_size()
     if size >= _HUGE:
         _native.module().advise_huge_pages(result.data_ptr(), size)

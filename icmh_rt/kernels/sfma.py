@@ -13,7 +13,7 @@ On a CPU the adapter is three fused passes around the FFT (csrc/kernels/sfma.h);
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from torch import Tensor
 from icmh_rt.kernels import _cpu
 from icmh_rt.kernels._layout import empty_maps, memory_format
 from icmh_rt.kernels._op import Op
+from icmh_rt.kernels.frequency_gate import frequency_gate
+from icmh_rt.kernels.projections import project_down, project_up
+from icmh_rt.kernels.spatial_modulation import spatial_modulation
 
 LAYERS = ("s_down1", "s_down2", "f_down", "s_dw", "f_dw", "f_inter", "s_up", "f_up")
 """The adapter's convolutions in the order of the op's arguments, each a weight and a bias."""
@@ -77,3 +80,46 @@ sfma = Op(
     _fake,
 )
 sfma.add("cpu", _cpu.sfma, _cpu.sfma_obstacle)
+
+
+# -- on a GPU: of the other ops --------------------------------------------------------------------
+
+
+def _composed(implementation: str) -> Callable[..., Tensor]:
+    """The adapter of the other ops' kernels, and of a library's transform between them."""
+
+    def run(x: Tensor, *arguments: Any) -> Tensor:
+        *tensors, factor = arguments
+        layers = dict(zip(LAYERS, zip(tensors[::2], tensors[1::2], strict=True), strict=True))
+        middle = len(layers["s_down1"][1])
+        weight, bias = _stacked([layers[name] for name in ("s_down1", "s_down2", "f_down")], 0)
+        down = project_down(x, weight.flatten(1), bias, implementation=implementation)
+        near, other, planes = down.split(middle, 1)
+        spatial = spatial_modulation(near, other, *layers["s_dw"], implementation=implementation)
+        # cuFFT's half precision knows only powers of two.
+        spectrum = torch.fft.rfft2(planes.float().contiguous())
+        weight, bias = layers["f_inter"]
+        spectrum = frequency_gate(
+            spectrum, *layers["f_dw"], weight.flatten(1), bias, implementation=implementation
+        )
+        planes = torch.fft.irfft2(spectrum, s=x.shape[-2:]).to(x.dtype)
+        weight, _ = _stacked([layers["s_up"], layers["f_up"]], 1)
+        bias = layers["s_up"][1] + layers["f_up"][1]
+        return project_up(
+            spatial, planes, weight.flatten(1), bias, x, factor, implementation=implementation
+        )
+
+    return run
+
+
+def _composed_obstacle(implementation: str) -> Callable[..., str | None]:
+    def obstacle(x: Tensor, *arguments: Any) -> str | None:
+        # All of the steps know the same devices and dtypes.
+        weight, bias = arguments[0].flatten(1), arguments[1]
+        return project_down.obstacles(x, weight, bias)[implementation]
+
+    return obstacle
+
+
+for _name in ("triton", "cuda"):
+    sfma.add(_name, _composed(_name), _composed_obstacle(_name))

@@ -1,0 +1,25 @@
+// Addresses of PyTorch's tensors at the border: icmh_rt/kernels/_cpu.py has checked what they hold.
+// The module needs no torch to build or to load.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+
+#include "common/status.h"
+#include "kernels/level.h"
+
+namespace icmh::bindings {
+
+inline const float* in(std::uintptr_t address) { return reinterpret_cast<const float*>(address); }
+inline float* out(std::uintptr_t address) { return reinterpret_cast<float*>(address); }
+
+inline kernels::KernelLevel level_of(const std::string& name) {
+  kernels::KernelLevel level{};
+  const Status status = kernels::kernel_level_of_name(name, &level);
+  if (!status.is_ok()) throw pybind11::value_error(status.message());
+  return level;
+}
+
+}  // namespace icmh::bindings
