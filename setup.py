@@ -1,4 +1,8 @@
-"""Builds the native module icmh_rt._C with CMake; everything else is in pyproject.toml."""
+"""Builds the native module icmh_rt._C and, where nvcc is found, icmh_rt/_cuda_kernels.so.
+
+Everything else is in pyproject.toml. ICMH_CMAKE_ARGS goes to CMake: -DICMH_CUDA=OFF leaves the CUDA
+kernels out, ON insists on them.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCE_FOLDER = Path(__file__).resolve().parent
+CUDA_KERNELS = "_cuda_kernels.so"
 
 
 class CMakeBuild(build_ext):
-    """Runs CMake for the one extension and puts the module where setuptools expects it."""
+    """Runs CMake for the one extension and puts all it builds where setuptools expects that."""
 
     def build_extension(self, extension: Extension) -> None:
         import pybind11
@@ -35,15 +40,28 @@ class CMakeBuild(build_ext):
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             *os.environ.get("ICMH_CMAKE_ARGS", "").split(),
         ]
+        # What an earlier build with other options left must not pass for a part of this one.
+        (module_path.parent / CUDA_KERNELS).unlink(missing_ok=True)
         # A cache made with another build environment holds paths that are gone by now.
         (build_folder / "CMakeCache.txt").unlink(missing_ok=True)
         if "CMAKE_GENERATOR" not in os.environ and _has("ninja"):
             configure += ["-G", "Ninja"]
-        build = ["cmake", "--build", str(build_folder), "--target", "_C"]
+        build = ["cmake", "--build", str(build_folder)]
         if self.parallel:
             build += ["--parallel", str(self.parallel)]
         for command in (configure, build):
             subprocess.run(command, check=True)
+
+    def copy_extensions_to_source(self) -> None:
+        """For builds in place and editable installs; setuptools knows the extension only."""
+        super().copy_extensions_to_source()
+        for extension in self.extensions:
+            built = Path(self.build_lib, *extension.name.split(".")).parent / CUDA_KERNELS
+            target = Path(self.get_ext_fullpath(extension.name)).resolve().parent / CUDA_KERNELS
+            if built.exists():
+                self.copy_file(str(built), str(target))
+            else:
+                target.unlink(missing_ok=True)
 
 
 def _has(program: str) -> bool:

@@ -11,6 +11,7 @@
 #include "bindings/gil.h"
 #include "bindings/parts.h"
 #include "kernels/depth_conv_block_cpu.h"
+#include "kernels/gdn_cpu.h"
 #include "kernels/images_cpu.h"
 #include "kernels/level.h"
 #include "kernels/quantize_index_cpu.h"
@@ -176,6 +177,25 @@ void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64
   kernels::depth_conv_block(level, maps, at<const float>(packed), begin, end);
 }
 
+void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Address beta,
+                  Address packed, const std::string& level_name) {
+  const kernels::KernelLevel level = kernel_level_of(level_name);
+  const GilReleased released;
+  kernels::gdn_pack(level, channels, at<const float>(gamma), stride, at<const float>(beta),
+                    at<float>(packed));
+}
+
+void run_gdn(std::int64_t channels, Address x, const Strides& x_strides, Address out,
+             const Strides& out_strides, bool inverse, Address packed, std::int64_t begin,
+             std::int64_t end, const std::string& level_name) {
+  const kernels::GdnMaps maps{channels,       at<const float>(x), x_strides[0],
+                              x_strides[1],   at<float>(out),     out_strides[0],
+                              out_strides[1], inverse};
+  const kernels::KernelLevel level = kernel_level_of(level_name);
+  const GilReleased released;
+  kernels::gdn(level, maps, at<const float>(packed), begin, end);
+}
+
 }  // namespace
 
 void bind_kernels_more(py::module_& module) {
@@ -184,6 +204,14 @@ void bind_kernels_more(py::module_& module) {
   });
   module.def("depth_conv_pack", &run_depth_conv_pack);
   module.def("depth_conv_block", &run_depth_conv_block);
+  module.def("gdn_packed_size", [](std::int64_t channels, const std::string& level) {
+    return kernels::gdn_packed_size(kernel_level_of(level), channels);
+  });
+  module.def("gdn_pack", &run_gdn_pack);
+  module.def("gdn", &run_gdn);
+  module.def(
+      "kernel_level", [] { return kernels::kernel_level_name(kernel_level_of("auto")); },
+      "The level that floating-point kernels run at, one of kernel_levels().");
   module.def("quantize_index", &run_quantize_index);
   module.def("image_in", &run_image_in);
   module.def("image_out", &run_image_out);

@@ -50,7 +50,8 @@ bool simd_level_supported(SimdLevel level) {
 #endif
 #ifdef ICMH_SIMD_X86
     case SimdLevel::avx2:
-      return __builtin_cpu_supports("avx2") != 0;
+      // Every CPU with AVX2 but one has FMA too; the floating-point kernels use both.
+      return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
     case SimdLevel::avx512:
       return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
              __builtin_cpu_supports("avx512cd") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&

@@ -11,11 +11,15 @@
 #define ICMH_TARGET __attribute__((target("avx2,fma,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")))
 #include "kernels/blocks_level.h"
 #include "kernels/depth_conv_block_loops.h"
+#include "kernels/gdn_loops.h"
 
 namespace icmh::kernels {
 
-const BlocksLevel kBlocksAvx512 = {level_depth_conv_packed_size, level_depth_conv_pack,
-                               level_depth_conv_scratch, level_depth_conv_rows};
+const BlocksLevel kBlocksAvx512 = {
+    level_depth_conv_packed_size, level_depth_conv_pack, level_depth_conv_scratch,
+    level_depth_conv_rows,        level_gdn_packed_size, level_gdn_pack,
+    level_gdn_scratch,            level_gdn_positions,
+};
 
 }  // namespace icmh::kernels
 

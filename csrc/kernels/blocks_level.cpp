@@ -2,7 +2,10 @@
 
 namespace icmh::kernels {
 
-const BlocksLevel& blocks_of(KernelLevel level) {
+const BlocksLevel& blocks_of(KernelLevel level, std::int64_t channels) {
+  // Tiles of fewer channels are half empty, and sums so short that roundings do not even out.
+  constexpr std::int64_t kFewestOfTiles = 32;
+  if (level == KernelLevel::amx && channels < kFewestOfTiles) level = KernelLevel::avx512;
   switch (level) {
 #ifdef ICMH_SIMD_AMX
     case KernelLevel::amx:

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/depth_conv_block_cpu.h"
+#include "kernels/gdn_cpu.h"
 
 namespace icmh::kernels {
 
@@ -14,11 +15,17 @@ struct BlocksLevel {
   std::int64_t (*depth_conv_scratch)(std::int64_t channels, std::int64_t width);
   void (*depth_conv_rows)(const DepthConvMaps&, const float* packed, std::int64_t begin,
                           std::int64_t end, float* memory);
+  std::int64_t (*gdn_packed_size)(std::int64_t channels);
+  void (*gdn_pack)(std::int64_t channels, const float* gamma, std::int64_t stride,
+                   const float* beta, float* packed);
+  std::int64_t (*gdn_scratch)(std::int64_t channels);
+  void (*gdn_positions)(const GdnMaps&, const float* packed, std::int64_t begin, std::int64_t end,
+                        float* memory);
 };
 
 extern const BlocksLevel kBlocksScalar, kBlocksNeon, kBlocksAvx2, kBlocksAvx512, kBlocksAmx;
 
-// The loops of a level that this CPU has.
-const BlocksLevel& blocks_of(KernelLevel level);
+// The loops of a level that this CPU has, for maps of so many channels.
+const BlocksLevel& blocks_of(KernelLevel level, std::int64_t channels);
 
 }  // namespace icmh::kernels

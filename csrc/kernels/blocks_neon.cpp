@@ -6,11 +6,15 @@
 #define ICMH_TARGET
 #include "kernels/blocks_level.h"
 #include "kernels/depth_conv_block_loops.h"
+#include "kernels/gdn_loops.h"
 
 namespace icmh::kernels {
 
-const BlocksLevel kBlocksNeon = {level_depth_conv_packed_size, level_depth_conv_pack,
-                               level_depth_conv_scratch, level_depth_conv_rows};
+const BlocksLevel kBlocksNeon = {
+    level_depth_conv_packed_size, level_depth_conv_pack, level_depth_conv_scratch,
+    level_depth_conv_rows,        level_gdn_packed_size, level_gdn_pack,
+    level_gdn_scratch,            level_gdn_positions,
+};
 
 }  // namespace icmh::kernels
 

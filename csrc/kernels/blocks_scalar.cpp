@@ -4,11 +4,14 @@
 #define ICMH_TARGET
 #include "kernels/blocks_level.h"
 #include "kernels/depth_conv_block_loops.h"
+#include "kernels/gdn_loops.h"
 
 namespace icmh::kernels {
 
-const BlocksLevel kBlocksScalar = {level_depth_conv_packed_size, level_depth_conv_pack,
-                               level_depth_conv_scratch, level_depth_conv_rows};
+const BlocksLevel kBlocksScalar = {
+    level_depth_conv_packed_size, level_depth_conv_pack, level_depth_conv_scratch,
+    level_depth_conv_rows,        level_gdn_packed_size, level_gdn_pack,
+    level_gdn_scratch,            level_gdn_positions,
+};
 
 }  // namespace icmh::kernels
-

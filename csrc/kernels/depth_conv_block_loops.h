@@ -130,6 +130,7 @@ ICMH_TARGET inline void depthwise_tokens(const DepthConvRows& rows, int64_t stri
 
 ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* packed,
                                        int64_t begin, int64_t end, float* memory) {
+  if (begin >= end) return;
   const int64_t channels = maps.channels, width = maps.width;
   const int64_t stride = token_stride(channels);
   const DepthConvPacked at(channels);

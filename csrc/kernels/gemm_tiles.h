@@ -33,6 +33,9 @@ class Tiles {
       std::uint16_t column_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } config;
+    // GCC's intrinsic tells the compiler of the first eight bytes only: without this the stores of the
+    // others may be left out.
+    asm volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
   }
   ICMH_TARGET ~Tiles() { _tile_release(); }
@@ -123,6 +126,8 @@ ICMH_TARGET inline void multiply_tiles(const float* packed, const float* panel, 
   const int64_t blocks = (depth + kTileDepth - 1) / kTileDepth;
   std::uint32_t* const positions = tile_memory(blocks * 2 * kColumnTiles * kTileWords);
   convert_panel(panel, depth, positions);
+  // The compiler is not told what loading a tile reads.
+  asm volatile("" ::: "memory");
   const auto* weights = reinterpret_cast<const std::uint32_t*>(packed);
   const int64_t row_words = blocks * 2 * kTileWords;
   alignas(64) float sums[2 * kTileSide * kPanel];

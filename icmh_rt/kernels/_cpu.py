@@ -11,7 +11,7 @@ from icmh_rt import _native
 from icmh_rt.errors import BackendUnavailableError
 from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._memory import empty_result_maps, workspace
-from icmh_rt.models._parallel import for_each
+from icmh_rt.kernels._parallel import for_each
 
 _PARTS = 4  # of the rows for each thread: enough that the last ones even out
 _MIN_POSITIONS = 1024

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icmh_rt.errors import OptionError
-from icmh_rt.models._parallel import for_each
+from icmh_rt.kernels._parallel import for_each
 
 TILE_TOKENS = 3072
 """Tokens that a thread takes through a block at a time. Their intermediates stay in its cache and,

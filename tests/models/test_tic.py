@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from icmh_rt.errors import OptionError  # noqa: E402
+from icmh_rt.kernels._parallel import for_each  # noqa: E402
 from icmh_rt.models import swin  # noqa: E402
-from icmh_rt.models._parallel import for_each  # noqa: E402
 from icmh_rt.models.swin import ResidualSwin, window_order  # noqa: E402
 from icmh_rt.models.tic import TIC, round_straight_through  # noqa: E402
 

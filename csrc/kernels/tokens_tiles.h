@@ -1,0 +1,165 @@
+// The matrix product of kernels/tokens.h on AMX tiles, with numbers as sums of two bfloat16: see
+// kernels/gemm_tiles.h, also for how exact that is.
+#pragma once
+
+#include "kernels/gemm_tiles.h"
+#include "kernels/tokens_then.h"
+
+namespace icmh::kernels {
+namespace {
+
+using TokenSession = Tiles;
+
+constexpr int kTokens = 32;         // two tiles of positions
+constexpr int64_t kOutputs = 32;    // two tiles of outputs
+constexpr int64_t kPairWords = 4 * kTileWords;  // two tiles of upper halves, two of lower ones
+
+constexpr int64_t kDepthBlocks = 3;  // of which both sides and the sums lie in the first-level cache
+constexpr int64_t kMaxTokens = 256;  // of one product
+
+// Floats that pack_outputs writes.
+constexpr int64_t packed_outputs(int64_t outputs, int64_t depth) {
+  return rounded_up(outputs, kOutputs) * rounded_up(depth, kTileDepth);
+}
+
+// Packs the matrix weight (outputs, depth), whose rows are `stride` floats apart, as tiles: for 32
+// outputs after 32 outputs, for 32 columns after 32 columns, both tiles of upper halves, then of
+// lower ones. A row of a tile is two columns of 16 outputs. Zeros where the matrix ends.
+ICMH_TARGET inline void pack_outputs(const float* weight, int64_t outputs, int64_t depth,
+                                     int64_t stride, float* packed) {
+  auto* words = reinterpret_cast<std::uint32_t*>(packed);
+  for (int64_t o = 0; o < outputs; o += kOutputs) {
+    for (int64_t k = 0; k < depth; k += kTileDepth, words += kPairWords) {
+      for (int64_t i = 0; i < kOutputs; ++i) {
+        const float* const row = weight + (o + i) * stride + k;
+        const int64_t left = o + i < outputs ? depth - k : 0;
+        std::uint32_t* const place = words + i / 16 * kTileWords + i % 16;
+        for (int64_t j = 0; j < kTileDepth; j += 2) {
+          const float a = j < left ? row[j] : 0.0f, b = j + 1 < left ? row[j + 1] : 0.0f;
+          const float c = upper_half(a), d = upper_half(b);
+          place[j / 2 * 16] = bits_of(c) >> 16 | bits_of(d);
+          place[j / 2 * 16 + 2 * kTileWords] =
+              bits_of(upper_half(a - c)) >> 16 | bits_of(upper_half(b - d));
+        }
+      }
+    }
+  }
+}
+
+// The left side of a product: for 32 tokens after 32 tokens, for 32 channels after 32 channels, two
+// tiles of upper halves, two of lower ones.
+struct TokenOperand {
+  const std::uint32_t* words;
+};
+
+// Of the calling thread's memory: it holds one operand at a time.
+ICMH_TARGET inline TokenOperand operand_of(const float* tokens, int64_t stride, int64_t count,
+                                           int64_t depth) {
+  const int64_t blocks = rounded_up(depth, kTileDepth) / kTileDepth;
+  std::uint32_t* const words = tile_memory(rounded_up(count, kTokens) * blocks * kTileDepth);
+  const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32(~0xFFFF);
+  // Of 16 channels and the next 16, the halves in which tiles hold neighbours.
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  for (int64_t t = 0; t < count; ++t) {
+    const float* const in = tokens + t * stride;
+    std::uint32_t* place =
+        words + t / kTokens * blocks * kPairWords + t % kTokens / 16 * kTileWords + t % 16 * 16;
+    for (int64_t k = 0; k < depth; k += kTileDepth, place += kPairWords) {
+      const __m512 first = Vector::load_first(in + k, depth - k);
+      const __m512 second =
+          depth - k > 16 ? Vector::load_first(in + k + 16, depth - k - 16) : Vector::zero();
+      const __m512 a = _mm512_permutex2var_ps(first, even, second);
+      const __m512 b = _mm512_permutex2var_ps(first, odd, second);
+      const __m512i c = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(a), half), mask);
+      const __m512i d = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(b), half), mask);
+      const __m512i e =
+          _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(a, _mm512_castsi512_ps(c))), half);
+      const __m512i f =
+          _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(b, _mm512_castsi512_ps(d))), half);
+      _mm512_storeu_si512(place, _mm512_or_si512(_mm512_srli_epi32(c, 16), d));
+      _mm512_storeu_si512(place + 2 * kTileWords,
+                          _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(e, 16), f));
+    }
+  }
+  // Loads of tiles do not tell the compiler what they read.
+  asm volatile("" : : "r"(words) : "memory");
+  return {words};
+}
+
+// Sums of 32 tokens and 32 outputs over some blocks of the depth, added to what `sums` holds.
+ICMH_TARGET inline void add_tiles(const std::uint32_t* left, const std::uint32_t* right,
+                                  int64_t blocks, bool first, float* sums) {
+  constexpr int kBytes = kOutputs * static_cast<int>(sizeof(float));
+  if (first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, sums, kBytes);
+    _tile_loadd(1, sums + 16, kBytes);
+    _tile_loadd(2, sums + 16 * kOutputs, kBytes);
+    _tile_loadd(3, sums + 16 * kOutputs + 16, kBytes);
+  }
+  for (int64_t block = 0; block < blocks; ++block, left += kPairWords, right += kPairWords) {
+    _tile_loadd(4, left, 64);
+    _tile_loadd(5, left + kTileWords, 64);
+    _tile_loadd(6, right + 2 * kTileWords, 64);
+    _tile_loadd(7, right + 3 * kTileWords, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(6, right, 64);
+    _tile_loadd(7, right + kTileWords, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(4, left + 2 * kTileWords, 64);
+    _tile_loadd(5, left + 3 * kTileWords, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, sums, kBytes);
+  _tile_stored(1, sums + 16, kBytes);
+  _tile_stored(2, sums + 16 * kOutputs, kBytes);
+  _tile_stored(3, sums + 16 * kOutputs + 16, kBytes);
+}
+
+// out[t][o] = then(bias[o] + sum_k in[t][k] weight[o][k]) of all tokens, kMaxTokens of them at most,
+// and all outputs.
+template <Then kThen>
+ICMH_TARGET void multiply_tokens(const TokenOperand& in, int64_t tokens, int64_t depth,
+                                 const float* packed, const float* bias, int64_t outputs,
+                                 float* out, int64_t out_stride) {
+  using V = Vector;
+  const int64_t blocks = (depth + kTileDepth - 1) / kTileDepth;
+  const auto* weights = reinterpret_cast<const std::uint32_t*>(packed);
+  alignas(64) float sums[kMaxTokens * kOutputs];
+  for (int64_t o = 0; o < outputs; o += kOutputs, weights += blocks * kPairWords) {
+    // Some of the depth at a time, so that its weights stay in the first-level cache.
+    for (int64_t block = 0; block < blocks; block += kDepthBlocks) {
+      const int64_t some = blocks - block < kDepthBlocks ? blocks - block : kDepthBlocks;
+      for (int64_t t = 0; t < tokens; t += kTokens) {
+        add_tiles(in.words + (t / kTokens * blocks + block) * kPairWords,
+                  weights + block * kPairWords, some, block == 0, sums + t * kOutputs);
+      }
+    }
+    const V::F first_bias = V::load(bias + o), second_bias = V::load(bias + o + 16);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const float* const sum = sums + t * kOutputs;
+      float* const place = out + t * out_stride + o;
+      const V::F first = then<kThen>(V::add(first_bias, V::load(sum)), place);
+      const V::F second = then<kThen>(V::add(second_bias, V::load(sum + 16)), place + 16);
+      V::store(place, first);
+      V::store(place + 16, second);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace icmh::kernels

@@ -1,0 +1,367 @@
+"""More ops in C++ (csrc/kernels), shared among threads by parts of the map: see `_cpu`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from icmh_rt import _native
+from icmh_rt.errors import BackendUnavailableError
+from icmh_rt.kernels._layout import is_channels_last, memory_format
+from icmh_rt.kernels._parallel import for_each
+
+_PART_VALUES = 1 << 16  # fewer are not worth a thread of their own
+_PARTS = 4  # for each thread: enough that the last ones even out
+_MIN_ROWS = 8  # of a depth-conv block; it repeats one projection of two more
+_HUGE_BYTES = 8 << 20  # below, fresh pages cost less than asking for others
+_MAX_PLANES = 128  # channels that are transposed there and back in less time than GDN saves
+_MAX_THRESHOLDS = 255  # indexes are bytes
+
+
+def _obstacle(dtypes: tuple[torch.dtype, ...], *tensors: Tensor | None) -> str | None:
+    """Why the C++ cannot be run on these tensors, or None."""
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu":
+            return f"a tensor is on {tensor.device}, and this kernel is for CPUs"
+        if tensor.dtype not in dtypes:
+            return f"a tensor is {tensor.dtype}, and this kernel knows {_names(dtypes)}"
+    try:
+        _native.module()
+    except BackendUnavailableError as error:
+        return str(error)
+    return None
+
+
+def _scalar_obstacle() -> str | None:
+    """Why a kernel that is made of matrix products should not run here, or None."""
+    if _native.module().simd_level() == "scalar":
+        return "without AVX2, AVX-512 or NEON it is slower than PyTorch"
+    return None
+
+
+def _has_tiles() -> bool:
+    """Whether matrix products are computed on AMX tiles."""
+    return _native.module().kernel_level() == "amx"
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def _parts(length: int, values: int) -> list[tuple[int, int]]:
+    """``length`` rows of ``values`` values each, in parts for the threads."""
+    most = _PARTS * torch.get_num_threads()
+    step = max(-(-length // most), -(-_PART_VALUES // max(1, values)))
+    return [(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+    """Uninitialised; large ones ask for huge pages, see `_memory`."""
+    result = torch.empty(shape, dtype=dtype, memory_format=layout)
+    size = result.numel() * result.element_size()
+    if size >= _HUGE_BYTES:
+        _native.module().advise_huge_pages(result.data_ptr(), size)
+    return result
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+# -- quantize_index --------------------------------------------------------------------------------
+
+
+def quantize_index_obstacle(
+    latent: Tensor,
+    mean: Tensor | None,
+    gain: Tensor | None,
+    scales: Tensor | None,
+    thresholds: Tensor | None,
+) -> str | None:
+    if thresholds is not None and len(thresholds) > _MAX_THRESHOLDS:
+        return f"there are {len(thresholds)} thresholds, and indexes are bytes"
+    return _obstacle((torch.float32,), latent, mean, gain, scales, thresholds)
+
+
+def quantize_index(
+    latent: Tensor,
+    mean: Tensor | None,
+    gain: Tensor | None,
+    scales: Tensor | None,
+    thresholds: Tensor | None,
+    level: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `icmh_rt.kernels.quantize_index.reference`; ``level``: instructions, for tests."""
+    native = _native.module()
+    layout = memory_format(latent)
+
+    def laid_out(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        return values.expand_as(latent).contiguous(memory_format=layout)
+
+    latent, mean, scales = laid_out(latent), laid_out(mean), laid_out(scales)
+    gain = None if gain is None else gain.contiguous()
+    symbols = torch.empty(latent.shape, dtype=torch.int32, memory_format=layout)
+    if scales is None:
+        indexes, thresholds = torch.empty(0, dtype=torch.uint8), None
+    else:
+        indexes = torch.empty(latent.shape, dtype=torch.uint8, memory_format=layout)
+        thresholds = thresholds.contiguous()
+    _, channels, height, width = latent.shape
+    if is_channels_last(latent):
+        length, gain_period = channels, 0
+    else:
+        length, gain_period = height * width, channels
+    bad: list[int] = []
+
+    def run(part: tuple[int, int]) -> None:
+        count = native.quantize_index(
+            length,
+            _address(latent),
+            _address(mean),
+            length,
+            _address(gain),
+            gain_period,
+            _address(scales),
+            _address(thresholds),
+            0 if thresholds is None else len(thresholds),
+            _address(symbols),
+            _address(indexes) if scales is not None else 0,
+            *part,
+            level,
+        )
+        bad.append(count)
+
+    if latent.numel() != 0:
+        for_each(run, _parts(latent.numel() // length, length))
+    total = torch.tensor([min(sum(bad), 2**31 - 1)], dtype=torch.int32)
+    return symbols, indexes, total
+
+
+# -- images ----------------------------------------------------------------------------------------
+
+
+def image_in_obstacle(
+    image: Tensor,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    edge: bool,
+    patch: int,
+    offset: float,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> str | None:
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"dtype is {dtype}, and this kernel writes float32, float16, bfloat16"
+    return _obstacle((torch.uint8,), image)
+
+
+def image_in(
+    image: Tensor,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    edge: bool,
+    patch: int,
+    offset: float,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    """See `icmh_rt.kernels.images.reference_in`."""
+    native = _native.module()
+    image = image.contiguous()
+    count, image_height, image_width, _ = image.shape
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    shape = (count, 3 * patch * patch, height // patch, width // patch)
+    planes = torch.empty(shape, dtype=dtype, memory_format=layout)
+    # What becomes of each byte, by the definition.
+    table = torch.arange(256, dtype=torch.float32).div_(255.0).sub_(offset).to(dtype)
+
+    def run(part: tuple[int, int]) -> None:
+        native.image_in(
+            _address(image),
+            image_height,
+            image_width,
+            top,
+            left,
+            height,
+            width,
+            edge,
+            patch,
+            _address(table),
+            table.element_size(),
+            _address(planes),
+            channels_last,
+            *part,
+        )
+
+    if planes.numel() != 0:
+        rows = count * (height // patch)
+        for_each(run, _parts(rows, planes.numel() // rows))
+    return planes
+
+
+def image_out_obstacle(
+    planes: Tensor, top: int, left: int, height: int, width: int, patch: int, offset: float
+) -> str | None:
+    return _obstacle((torch.float32,), planes)
+
+
+def image_out(
+    planes: Tensor,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    patch: int,
+    offset: float,
+    level: str = "auto",
+) -> Tensor:
+    """See `icmh_rt.kernels.images.reference_out`; ``level``: instructions, for tests."""
+    native = _native.module()
+    planes = planes.contiguous(memory_format=memory_format(planes))
+    channels_last = is_channels_last(planes)
+    count, _, rows, columns = planes.shape
+    image = torch.empty((count, height, width, 3), dtype=torch.uint8)
+
+    def run(part: tuple[int, int]) -> None:
+        native.image_out(
+            _address(planes),
+            channels_last,
+            rows,
+            columns,
+            top,
+            left,
+            height,
+            width,
+            patch,
+            offset,
+            _address(image),
+            *part,
+            level,
+        )
+
+    if image.numel() != 0:
+        for_each(run, _parts(count * height, 3 * width))
+    return image
+
+
+# -- depth_conv_block ------------------------------------------------------------------------------
+
+
+def depth_conv_block_obstacle(x: Tensor, *weights: Tensor) -> str | None:
+    return _obstacle((torch.float32,), x, *weights) or _scalar_obstacle()
+
+
+def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor:
+    """See `icmh_rt.kernels.depth_conv_block.reference`; ``level``: instructions, for tests."""
+    native = _native.module()
+    layout = memory_format(x)
+    x = x.contiguous(memory_format=layout)
+    out = _empty(x.shape, x.dtype, layout)
+    if x.numel() == 0:
+        return out
+    _, channels, height, width = x.shape
+    matrices = [_rows(weights[i]) for i in (0, 4, 6, 8, 10)]
+    biases = [weights[i].contiguous() for i in (1, 5, 7, 9, 11)]
+    spatial, spatial_bias = weights[2].contiguous(), weights[3].contiguous()
+    packed = torch.empty(native.depth_conv_packed_size(channels, level))
+    native.depth_conv_pack(
+        channels,
+        [_address(part) for pair in zip(matrices, biases, strict=True) for part in pair],
+        [matrix.stride(0) for matrix in matrices],
+        _address(spatial),
+        _address(spatial_bias),
+        _address(packed),
+        level,
+    )
+    strides = (1, channels) if is_channels_last(x) else (height * width, 1)
+
+    def run(part: tuple[int, int, int]) -> None:
+        image, begin, end = part
+        native.depth_conv_block(
+            channels,
+            height,
+            width,
+            _address(x[image]),
+            strides,
+            _address(out[image]),
+            strides,
+            _address(packed),
+            begin,
+            end,
+            level,
+        )
+
+    for_each(run, _bands(x.shape[0], height))
+    return out
+
+
+def _rows(matrix: Tensor) -> Tensor:
+    """With neighbouring columns; rows may be any distance apart."""
+    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+def _bands(images: int, height: int) -> list[tuple[int, int, int]]:
+    """(image, first row, end): few, for each repeats some of its neighbours' work."""
+    threads = torch.get_num_threads()
+    bands = 1 if threads == 1 or images >= 2 * threads else 2 * threads
+    step = max(_MIN_ROWS, -(-height // bands))
+    return [
+        (image, start, min(start + step, height))
+        for image in range(images)
+        for start in range(0, height, step)
+    ]
+
+
+# -- gdn -------------------------------------------------------------------------------------------
+
+
+def gdn_obstacle(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> str | None:
+    found = _obstacle((torch.float32,), x, beta, gamma) or _scalar_obstacle()
+    if found is None and x.shape[1] > _MAX_PLANES and not is_channels_last(x) and not _has_tiles():
+        found = f"with vectors only, planes of {x.shape[1]} channels are faster in PyTorch"
+    return found
+
+
+def gdn(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, level: str = "auto") -> Tensor:
+    """See `icmh_rt.kernels.gdn.reference`; ``level``: instructions, for tests."""
+    native = _native.module()
+    layout = memory_format(x)
+    x = x.contiguous(memory_format=layout)
+    out = _empty(x.shape, x.dtype, layout)
+    if x.numel() == 0:
+        return out
+    images, channels, height, width = x.shape
+    positions = height * width
+    gamma, beta = _rows(gamma), beta.contiguous()
+    packed = torch.empty(native.gdn_packed_size(channels, level))
+    native.gdn_pack(
+        channels, _address(gamma), gamma.stride(0), _address(beta), _address(packed), level
+    )
+    strides = (1, channels) if is_channels_last(x) else (positions, 1)
+
+    def run(part: tuple[int, int, int]) -> None:
+        image, begin, end = part
+        native.gdn(
+            channels,
+            _address(x[image]),
+            strides,
+            _address(out[image]),
+            strides,
+            inverse,
+            _address(packed),
+            begin,
+            end,
+            level,
+        )
+
+    parts = [(i, *part) for i in range(images) for part in _parts(positions, channels)]
+    for_each(run, parts)
+    return out
