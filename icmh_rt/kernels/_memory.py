@@ -1,16 +1,19 @@
 """Large buffers on a CPU, without the price of fresh pages.
 
-The system hands out large allocations as pages of 4 KiB that do not exist yet: touching them for
-the first time takes longer than what the kernels compute, and the allocator gives them back as soon
-as they are freed. Intermediates live in a `Workspace` that is kept, results ask for huge pages.
+The system's allocator returns large memory as soon as it is freed, and hands it out again as pages
+that do not exist yet: touching them for the first time takes longer than what the kernels compute.
+So intermediates and results come from buffers that are kept, of huge pages where the system has
+them. A result's buffer is free again when the last tensor on it is gone.
 """
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,46 +21,75 @@ from icmh_rt import _native
 from icmh_rt.kernels._layout import empty_maps
 
 KEPT_BYTES = 512 << 20
-"""Intermediates kept for the next call, in all; larger ones are freed after use."""
+"""Free memory that is kept for the next call, in all; beyond it the smallest buffers go first."""
 
-_HUGE = 4 << 20  # smaller results are not worth the call
-_lock = threading.Lock()
-_kept: list[Tensor] = []
+_HUGE = 4 << 20  # smaller results are the allocator's
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+_lock = threading.RLock()  # a buffer may be freed by the garbage collector within any of the blocks
+_free: list[np.ndarray] = []
+
+
+def _take(size: int) -> np.ndarray:
+    """uint8, at least ``size`` bytes: the smallest free buffer that is not twice too large."""
+    with _lock:
+        fitting = [i for i, free in enumerate(_free) if size <= free.nbytes <= 2 * size + _HUGE]
+        best = min(fitting, key=lambda i: _free[i].nbytes, default=None)
+        if best is not None:
+            return _free.pop(best)
+    # Mapped by itself, so that it starts at a page and is not the allocator's to return; private,
+    # since shared memory has no huge pages.
+    buffer = np.frombuffer(mmap.mmap(-1, max(size, 1), **_PRIVATE), np.uint8)
+    _native.module().advise_huge_pages(buffer.ctypes.data, buffer.nbytes)
+    return buffer
+
+
+def _give_back(buffer: np.ndarray) -> None:
+    with _lock:
+        _free.append(buffer)
+        _free.sort(key=lambda free: free.nbytes)
+        while sum(free.nbytes for free in _free) > KEPT_BYTES:
+            _free.pop(0 if len(_free) > 1 else -1)
+
+
+class _Lease:
+    """A buffer while tensors are on it; NumPy's arrays, and so PyTorch's, hold on to it."""
+
+    def __init__(self, buffer: np.ndarray, floats: int) -> None:
+        self._buffer = buffer
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (floats,),
+            "typestr": np.dtype(np.float32).str,
+            "data": (buffer.ctypes.data, False),
+        }
+
+    def __del__(self) -> None:
+        _give_back(self._buffer)
 
 
 def empty_result_maps(like: Tensor, channels: int) -> Tensor:
     """Uninitialised CPU memory like ``like (N, C, H, W)`` with another number of channels, in its
-    memory format.
+    memory format; from a kept buffer where it is large and of single precision.
     """
-    result = empty_maps(like, channels)
-    size = result.numel() * result.element_size()
-    if size >= _HUGE:
-        _native.module().advise_huge_pages(result.data_ptr(), size)
-    return result
+    shape = empty_maps(like.to("meta"), channels)
+    size = shape.numel() * shape.element_size()
+    if size < _HUGE or shape.dtype != torch.float32:
+        return empty_maps(like, channels)
+    floats = torch.from_numpy(np.asarray(_Lease(_take(size), shape.numel())))
+    return floats.as_strided(shape.shape, shape.stride())
 
 
 @contextmanager
 def workspace(floats: int) -> Iterator[Tensor]:
     """Uninitialised float32 ``(floats,)``, the caller's for the block."""
-    with _lock:
-        fitting = [i for i, buffer in enumerate(_kept) if buffer.numel() >= floats]
-        best = min(fitting, key=lambda i: _kept[i].numel(), default=None)
-        buffer = None if best is None else _kept.pop(best)
-    if buffer is None:
-        buffer = torch.empty(floats, dtype=torch.float32)
-        if 4 * floats >= _HUGE:
-            _native.module().advise_huge_pages(buffer.data_ptr(), 4 * floats)
+    buffer = _take(4 * floats)
     try:
-        yield buffer[:floats]
+        yield torch.from_numpy(buffer[: 4 * floats].view(np.float32))
     finally:
-        with _lock:
-            _kept.append(buffer)
-            _kept.sort(key=Tensor.numel)
-            while 4 * sum(map(Tensor.numel, _kept)) > KEPT_BYTES:
-                _kept.pop(0 if len(_kept) > 1 else -1)
+        _give_back(buffer)
 
 
 def release() -> None:
-    """Free the intermediates that are kept for the next call."""
+    """Free what is kept for the next call."""
     with _lock:
-        _kept.clear()
+        _free.clear()

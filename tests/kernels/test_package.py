@@ -37,6 +37,6 @@ def test_memory_is_released() -> None:
 
     with _memory.workspace(10) as buffer:
         assert buffer.dtype == torch.float32
-    assert _memory._kept
+    assert _memory._free
     kernels.release_memory()
-    assert not _memory._kept
+    assert not _memory._free

@@ -158,17 +158,38 @@ def test_many_threads_at_once() -> None:
 
 def test_kept_memory_is_bounded(monkeypatch) -> None:
     _memory.release()
-    monkeypatch.setattr(_memory, "KEPT_BYTES", 4000)
-    with _memory.workspace(600) as first, _memory.workspace(700) as second:
-        assert first.numel() == 600 and first.data_ptr() != second.data_ptr()
-    assert sum(buffer.numel() for buffer in _memory._kept) == 700
-    with _memory.workspace(500) as again:
+    monkeypatch.setattr(_memory, "KEPT_BYTES", 16000)
+    monkeypatch.setattr(_memory, "_HUGE", 0)
+    with _memory.workspace(1200) as first, _memory.workspace(3000) as second:
+        assert first.numel() == 1200 and first.data_ptr() != second.data_ptr()
+    assert [buffer.nbytes for buffer in _memory._free] == [12000]  # 16800 were too many
+    with _memory.workspace(2500) as again:
         assert again.data_ptr() == second.data_ptr()
     with _memory.workspace(5000):
         pass
-    assert not any(buffer.numel() > 1000 for buffer in _memory._kept)
+    assert not _memory._free  # alone it is too much
     _memory.release()
-    assert not _memory._kept
+    assert not _memory._free
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_results_memory_is_kept_until_its_last_tensor_is_gone(monkeypatch, layout) -> None:
+    _memory.release()
+    monkeypatch.setattr(_memory, "_HUGE", 16)
+    like = torch.empty(1, 2, 5, 6).contiguous(memory_format=layout)
+    result = _memory.empty_result_maps(like, 3)
+    assert result.shape == (1, 3, 5, 6) and result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=layout)
+    address = result.data_ptr()
+    view = result.fill_(7)[:, :1]
+    del result
+    assert not _memory._free and _memory.empty_result_maps(like, 3).data_ptr() != address
+    assert (view == 7).all()
+    _memory.release()
+    del view
+    assert [buffer.ctypes.data for buffer in _memory._free] == [address]
+    assert _memory.empty_result_maps(like, 3).data_ptr() == address
+    _memory.release()
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
