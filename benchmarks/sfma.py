@@ -195,9 +195,7 @@ def _errors(result: Any, expected: Any, x: Any) -> dict[str, float]:
 
 
 def _discarding(run: Callable[[], object]) -> Callable[[], None]:
-    """The stopwatch keeps what a call returns; a codec drops a feature map after its next layer, and
-    its memory comes back.
-    """
+    """The stopwatch keeps what a call returns; a codec drops a feature map after its next layer."""
 
     def timed() -> None:
         run()

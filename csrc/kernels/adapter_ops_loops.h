@@ -115,7 +115,8 @@ ICMH_TARGET void level_modulate(const Modulation& m, int64_t begin, int64_t end,
     for (int64_t j = 0; j < m.width; j += kPanel) {
       const float* rows[5];
       for (int64_t u = 0; u < 5; ++u) rows[u] = row_of(i + u - kBorder) + j;
-      modulate_panel(rows, m.channels, stride, m.weight, m.bias, gates + j * m.channels, result);
+      modulate_panel(rows, m.channels, stride, m.weight, m.bias, gates + j * m.channels,
+                     kPanel, result);
       const int64_t left = m.width - j < kPanel ? m.width - j : kPanel;
       float* const place = m.out.data + i * m.out.row + j * m.out.column;
       if (m.out.column == 1) {

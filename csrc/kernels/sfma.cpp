@@ -48,10 +48,14 @@ void sfma_pack(KernelLevel level, const SfmaSizes& sizes, const SfmaWeights& wei
     up_bias[c] = sizes.factor * (weights.s_up_bias[c] + weights.f_up_bias[c]);
   }
   const SfmaWeights& w = weights;
+  std::vector<float> down(w.s_down1, w.s_down1 + middle * sizes.channels);
+  down.insert(down.end(), w.s_down2, w.s_down2 + middle * sizes.channels);
+  std::vector<float> down_bias(w.s_down1_bias, w.s_down1_bias + middle);
+  down_bias.insert(down_bias.end(), w.s_down2_bias, w.s_down2_bias + middle);
   loops_of(level).pack(sizes,
-                       {w.s_down1, w.s_down1_bias, w.s_down2, w.s_down2_bias, w.f_down,
-                        w.f_down_bias, w.s_dw, w.s_dw_bias, w.f_dw, w.f_dw_bias, w.f_inter,
-                        w.f_inter_bias, up.data(), up_bias.data()},
+                       {down.data(), down_bias.data(), w.f_down, w.f_down_bias, w.s_dw,
+                        w.s_dw_bias, w.f_dw, w.f_dw_bias, w.f_inter, w.f_inter_bias, up.data(),
+                        up_bias.data()},
                        packed);
 }
 

@@ -9,11 +9,12 @@
 
 namespace icmh::kernels {
 
-// SfmaWeights with both up-projections as one matrix, scaled.
+// SfmaWeights with what is computed together as one matrix.
 struct SfmaLevelWeights {
-  const float *s_down1, *s_down1_bias, *s_down2, *s_down2_bias, *f_down, *f_down_bias;
+  const float *s_down, *s_down_bias;  // (2 middle, channels): s_down1, s_down2
+  const float *f_down, *f_down_bias;
   const float *s_dw, *s_dw_bias, *f_dw, *f_dw_bias, *f_inter, *f_inter_bias;
-  const float *up, *up_bias;  // (channels, 2 middle): s_up, f_up; (channels)
+  const float *up, *up_bias;  // (channels, 2 middle): factor times s_up, f_up; (channels)
 };
 
 struct SfmaLevel {

@@ -16,8 +16,8 @@ constexpr int64_t kReach = 2;  // of the 5x5 window to each side
 
 // Where in the packed weights everything lies.
 struct Packed {
-  int64_t down1, down2, planes, dw5, dw3, inter, up;
-  int64_t down1_bias, down2_bias, planes_bias, dw5_bias, dw3_bias, inter_bias, up_bias;
+  int64_t down, planes, dw5, dw3, inter, up;
+  int64_t down_bias, planes_bias, dw5_bias, dw3_bias, inter_bias, up_bias;
   int64_t size;
 
   explicit Packed(const SfmaSizes& s) {
@@ -27,15 +27,13 @@ struct Packed {
       end += rounded_up(floats, 16);
       return place;
     };
-    down1 = take(Product::size(s.middle, s.channels));
-    down2 = take(Product::size(s.middle, s.channels));
+    down = take(Product::size(2 * s.middle, s.channels));
     planes = take(Product::size(s.middle, s.channels));
     inter = take(packed_size(s.middle, s.middle));
     up = take(Product::size(s.channels, 2 * s.middle));
     dw5 = take(25 * s.middle);
     dw3 = take(9 * s.middle);
-    down1_bias = take(s.middle);
-    down2_bias = take(s.middle);
+    down_bias = take(2 * s.middle);
     planes_bias = take(s.middle);
     dw5_bias = take(s.middle);
     dw3_bias = take(s.middle);
@@ -49,8 +47,7 @@ int64_t level_packed_size(const SfmaSizes& sizes) { return Packed(sizes).size; }
 
 void level_pack(const SfmaSizes& s, const SfmaLevelWeights& w, float* packed) {
   const Packed at(s);
-  Product::pack(w.s_down1, s.middle, s.channels, s.channels, 1.0f, packed + at.down1);
-  Product::pack(w.s_down2, s.middle, s.channels, s.channels, 1.0f, packed + at.down2);
+  Product::pack(w.s_down, 2 * s.middle, s.channels, s.channels, 1.0f, packed + at.down);
   Product::pack(w.f_down, s.middle, s.channels, s.channels, 1.0f, packed + at.planes);
   pack_rows(w.f_inter, s.middle, s.middle, s.middle, 1.0f, packed + at.inter);
   Product::pack(w.up, s.channels, 2 * s.middle, 2 * s.middle, 1.0f, packed + at.up);
@@ -59,8 +56,7 @@ void level_pack(const SfmaSizes& s, const SfmaLevelWeights& w, float* packed) {
   };
   copy(w.s_dw, 25 * s.middle, at.dw5);
   copy(w.f_dw, 9 * s.middle, at.dw3);
-  copy(w.s_down1_bias, s.middle, at.down1_bias);
-  copy(w.s_down2_bias, s.middle, at.down2_bias);
+  copy(w.s_down_bias, 2 * s.middle, at.down_bias);
   copy(w.f_down_bias, s.middle, at.planes_bias);
   copy(w.s_dw_bias, s.middle, at.dw5_bias);
   copy(w.f_dw_bias, s.middle, at.dw3_bias);
@@ -179,15 +175,16 @@ ICMH_TARGET void level_gate(const SfmaSizes& s, const float* packed, const float
 constexpr int64_t kRingStride = kBlock + kPanel + 16;
 
 int64_t level_up_scratch(const SfmaSizes& s) {
-  return 5 * s.middle * kRingStride                   // rows of s_down1 x
+  return 10 * s.middle * kRingStride                  // rows of s_down1 x and of s_down2 x
          + (kBlock + kPanel) * s.channels             // panels of x
-         + kPanel * (3 * s.middle + s.channels);      // gates, both branches, out
+         + kPanel * (2 * s.middle + s.channels);      // both branches, out
 }
 
-// s_down1 of row i, columns from j - kReach to j + columns + kReach, zero outside the map.
-ICMH_TARGET inline void near_row(const SfmaSizes& s, const Packed& at, const float* packed,
+// s_down1 of row i, columns from j - kReach to j + columns + kReach, zero outside the map; behind it
+// s_down2 of the same columns if `with_gates`. They share what a product costs beside its sums.
+ICMH_TARGET inline void down_row(const SfmaSizes& s, const Packed& at, const float* packed,
                                  const ConstMap& x, int64_t i, int64_t j, int64_t columns,
-                                 float* panels, float* row) {
+                                 bool with_gates, float* panels, float* row) {
   if (i < 0 || i >= s.height) {
     std::memset(row, 0, static_cast<std::size_t>(s.middle * kRingStride) * sizeof(float));
     return;
@@ -198,9 +195,9 @@ ICMH_TARGET inline void near_row(const SfmaSizes& s, const Packed& at, const flo
   pack_panels(x.data + i * x.row + first * x.column, x.channel, x.column, s.channels, last - first,
               panels);
   for (int64_t p = 0; p < last - first; p += kPanel) {
-    Product::multiply(packed + at.down1, panels + p * s.channels, s.middle, s.channels,
-                   packed + at.down1_bias, nullptr, 0, last - first - p, row + left + p,
-                   kRingStride);
+    Product::multiply(packed + at.down, panels + p * s.channels,
+                      with_gates ? 2 * s.middle : s.middle, s.channels, packed + at.down_bias,
+                      nullptr, 0, last - first - p, row + left + p, kRingStride);
   }
   // What the vectors of the last panel read to the right of the map is zero as well.
   const int64_t used = left + last - first;
@@ -219,28 +216,30 @@ ICMH_TARGET void level_up(const SfmaSizes& s, const float* packed, const ConstMa
   const Packed at(s);
   const int64_t plane = s.height * s.width;
   float* const ring = scratch;
-  float* const panels = ring + 5 * s.middle * kRingStride;
-  float* const gates = panels + (kBlock + kPanel) * s.channels;
-  float* const both = gates + kPanel * s.middle;
+  float* const panels = ring + 10 * s.middle * kRingStride;
+  float* const both = panels + (kBlock + kPanel) * s.channels;
   float* const result = both + 2 * kPanel * s.middle;
-  const auto row_of = [&](int64_t i) { return ring + (i + 5) % 5 * s.middle * kRingStride; };
+  const auto row_of = [&](int64_t i) { return ring + (i + 5) % 5 * 2 * s.middle * kRingStride; };
   for (int64_t j = 0; j < s.width; j += kBlock) {
     const int64_t columns = s.width - j < kBlock ? s.width - j : kBlock;
     for (int64_t i = begin - kReach; i < begin + kReach; ++i) {
-      near_row(s, at, packed, x, i, j, columns, panels, row_of(i));
+      down_row(s, at, packed, x, i, j, columns, i >= begin && i < end, panels, row_of(i));
     }
     for (int64_t i = begin; i < end; ++i) {
-      near_row(s, at, packed, x, i + kReach, j, columns, panels, row_of(i + kReach));
-      pack_panels(x.data + i * x.row + j * x.column, x.channel, x.column, s.channels, columns,
-                  panels);
+      down_row(s, at, packed, x, i + kReach, j, columns, i + kReach < end, panels,
+               row_of(i + kReach));
+      const bool planar = x.column == 1 && out.column == 1;
+      if (!planar) {
+        pack_panels(x.data + i * x.row + j * x.column, x.channel, x.column, s.channels, columns,
+                    panels);
+      }
       for (int64_t p = 0; p < columns; p += kPanel) {
-        const float* const panel = panels + p * s.channels;
         const int64_t left = columns - p;
-        Product::multiply(packed + at.down2, panel, s.middle, s.channels, packed + at.down2_bias,
-                       nullptr, 0, kPanel, gates, kPanel);
         const float* rows[5];
         for (int64_t u = 0; u < 5; ++u) rows[u] = row_of(i + u - kReach) + p;
-        modulate_panel(rows, s.middle, kRingStride, packed + at.dw5, packed + at.dw5_bias, gates, both);
+        const float* const gates = row_of(i) + s.middle * kRingStride + kReach + p;
+        modulate_panel(rows, s.middle, kRingStride, packed + at.dw5, packed + at.dw5_bias, gates,
+                       kRingStride, both);
         for (int64_t c = 0; c < s.middle; ++c) {
           const float* const in = planes + c * plane + i * s.width + j + p;
           float* const place = both + (s.middle + c) * kPanel;
@@ -251,14 +250,14 @@ ICMH_TARGET void level_up(const SfmaSizes& s, const float* packed, const ConstMa
           }
         }
         float* const place = out.data + i * out.row + (j + p) * out.column;
-        if (out.column == 1) {
-          Product::multiply(packed + at.up, both, s.channels, 2 * s.middle, packed + at.up_bias, panel,
-                         kPanel, left, place, out.channel);
-        } else {
-          Product::multiply(packed + at.up, both, s.channels, 2 * s.middle, packed + at.up_bias, panel,
-                         kPanel, kPanel, result, kPanel);
-          transpose(result, kPanel, s.channels, left < kPanel ? left : kPanel, place, out.column);
+        if (planar) {
+          Product::multiply(packed + at.up, both, s.channels, 2 * s.middle, packed + at.up_bias,
+                            x.data + i * x.row + j + p, x.channel, left, place, out.channel);
+          continue;
         }
+        Product::multiply(packed + at.up, both, s.channels, 2 * s.middle, packed + at.up_bias,
+                          panels + p * s.channels, kPanel, kPanel, result, kPanel);
+        transpose(result, kPanel, s.channels, left < kPanel ? left : kPanel, place, out.column);
       }
     }
   }

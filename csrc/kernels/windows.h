@@ -28,18 +28,18 @@ ICMH_OP void window_sums(const float* const* rows, int64_t offset, const float* 
   }
 }
 
-// relu(dw5x5 * gate) of one panel of all channels; a channel's rows are `stride` floats apart.
+// relu(dw5x5 * gate) of one panel of all channels, whose rows and gates are so many floats apart.
 ICMH_TARGET inline void modulate_panel(const float* const* rows, int64_t channels, int64_t stride,
                                        const float* weights, const float* biases,
-                                       const float* gates, float* out) {
+                                       const float* gates, int64_t gates_stride, float* out) {
   using V = Vector;
   for (int64_t c = 0; c < channels; ++c) {
     V::F sums[V::kTileVectors];
     window_sums<5>(rows, c * stride, weights + 25 * c, biases[c], sums);
 #pragma GCC unroll 4
     for (int v = 0; v < V::kTileVectors; ++v) {
-      const int64_t place = c * kPanel + v * V::kWidth;
-      V::store(out + place, relu_of(V::mul(sums[v], V::load(gates + place))));
+      const V::F gate = V::load(gates + c * gates_stride + v * V::kWidth);
+      V::store(out + c * kPanel + v * V::kWidth, relu_of(V::mul(sums[v], gate)));
     }
   }
 }
