@@ -104,9 +104,9 @@ class Encoder(_Codec):
         backend: "auto" (the fastest that is installed) or a name of
             ``icmh_rt.backends.available()``.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N".
-        dtype: what the transforms compute in: "auto", "fp32", "bf16" or "fp16". Streams of every
-            dtype
-            decode everywhere.
+        dtype: what the transforms compute in: "fp32", "bf16", "fp16", or "auto": fp16 on a GPU
+            (fp32 for a picture that leaves its range, and for converted checkpoints), fp32 on a
+            CPU. Streams of every dtype decode everywhere.
         max_pixels: refuse larger images.
 
     Raises:
