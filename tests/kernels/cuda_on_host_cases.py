@@ -18,8 +18,6 @@ from icmh_rt.kernels import _cuda
 from icmh_rt.kernels._op import OPS, Implementation
 
 # Larger than any tile, with and without sides that allow packs of 16 bytes.
-kernel_cases.SHAPES.setdefault("tiles", (1, 34, 72))
-kernel_cases.SHAPES.setdefault("ragged", (2, 3, 67))
 ASCENDING, DESCENDING = 0, 1  # how a block's threads take turns; other numbers shuffle them
 
 
