@@ -17,7 +17,6 @@ from kernel_cases import Case
 from icmh_rt.kernels import _cuda
 from icmh_rt.kernels._op import OPS, Implementation
 
-# Larger than any tile, with and without sides that allow packs of 16 bytes.
 ASCENDING, DESCENDING = 0, 1  # how a block's threads take turns; other numbers shuffle them
 
 
