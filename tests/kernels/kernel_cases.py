@@ -37,8 +37,8 @@ SHAPES = {  # (N, H, W)
     "tall": (1, 19, 2),
     "empty": (0, 5, 4),
 }
-# Several tiles of a GPU kernel, with and without sides that allow packs of 16 bytes; too slow for the
-# interpreter.
+# Several tiles of a GPU kernel, with and without sides that allow packs of 16 bytes; too slow for
+# the interpreter.
 LARGE_SHAPES = {
     "tiles": (1, 34, 72),
     "ragged": (2, 3, 67),
