@@ -1,5 +1,5 @@
-// Addresses of PyTorch's tensors at the border: icmh_rt/kernels/_cpu.py has checked what they hold.
-// The module needs no torch to build or to load.
+// Addresses of PyTorch's tensors at the border, 0 for none: icmh_rt/kernels/_cpu_*.py have checked
+// what they hold. The module needs no torch to build or to load.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,6 +12,11 @@
 
 namespace icmh::bindings {
 
+using Address = std::uintptr_t;
+template <typename T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
 inline const float* in(std::uintptr_t address) { return reinterpret_cast<const float*>(address); }
 inline float* out(std::uintptr_t address) { return reinterpret_cast<float*>(address); }
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu, _cuda, _triton
+from icmh_rt.kernels import _cpu_adapter, _cuda, _triton
 from icmh_rt.kernels._layout import empty_maps, is_channels_last, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl
@@ -176,4 +176,4 @@ frequency_gate = Op(
 )
 frequency_gate.add("triton", run_triton, triton_obstacle)
 frequency_gate.add("cuda", _cuda.frequency_gate, _cuda.obstacle)
-frequency_gate.add("cpu", _cpu.frequency_gate, _cpu.frequency_gate_obstacle)
+frequency_gate.add("cpu", _cpu_adapter.frequency_gate, _cpu_adapter.frequency_gate_obstacle)

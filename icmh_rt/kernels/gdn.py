@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu_more, _cuda, _triton
+from icmh_rt.kernels import _cpu_codec, _cuda, _triton
 from icmh_rt.kernels._layout import empty_maps, is_channels_last, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl
@@ -134,4 +134,4 @@ def triton_obstacle(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> st
 gdn = Op("gdn", "(Tensor x, Tensor beta, Tensor gamma, bool inverse) -> Tensor", reference, fake)
 gdn.add("triton", run_triton, triton_obstacle)
 gdn.add("cuda", _cuda.gdn, _cuda.obstacle)
-gdn.add("cpu", _cpu_more.gdn, _cpu_more.gdn_obstacle)
+gdn.add("cpu", _cpu_codec.gdn, _cpu_codec.gdn_obstacle)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu_more, _cuda, _triton
+from icmh_rt.kernels import _cpu_codec, _cuda, _triton
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl
 
@@ -286,7 +286,7 @@ image_out = Op(
 )
 image_in.add("triton", run_triton_in, triton_obstacle_in)
 image_in.add("cuda", _cuda.image_in, _cuda.obstacle)
-image_in.add("cpu", _cpu_more.image_in, _cpu_more.image_in_obstacle)
+image_in.add("cpu", _cpu_codec.image_in, _cpu_codec.image_in_obstacle)
 image_out.add("triton", run_triton_out, triton_obstacle_out)
 image_out.add("cuda", _cuda.image_out, _cuda.obstacle)
-image_out.add("cpu", _cpu_more.image_out, _cpu_more.image_out_obstacle)
+image_out.add("cpu", _cpu_codec.image_out, _cpu_codec.image_out_obstacle)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu, _cuda, _triton
+from icmh_rt.kernels import _cpu_adapter, _cuda, _triton
 from icmh_rt.kernels._layout import empty_maps, is_channels_last, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl
@@ -261,7 +261,7 @@ project_up = Op(
 )
 project_down.add("triton", run_triton_down, _triton.obstacle)
 project_down.add("cuda", _cuda.project_down, _cuda.obstacle)
-project_down.add("cpu", _cpu.project_down, _cpu.native_obstacle)
+project_down.add("cpu", _cpu_adapter.project_down, _cpu_adapter.float_obstacle)
 project_up.add("triton", run_triton_up, triton_obstacle_up)
 project_up.add("cuda", _cuda.project_up, _cuda.obstacle)
-project_up.add("cpu", _cpu.project_up, _cpu.project_up_obstacle)
+project_up.add("cpu", _cpu_adapter.project_up, _cpu_adapter.project_up_obstacle)

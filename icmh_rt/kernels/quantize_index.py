@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu_more, _cuda, _triton
+from icmh_rt.kernels import _cpu_codec, _cuda, _triton
 from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl
@@ -203,4 +203,4 @@ quantize_index = Op(
 )
 quantize_index.add("triton", run_triton, _triton.obstacle)
 quantize_index.add("cuda", _cuda.quantize_index, _cuda.obstacle)
-quantize_index.add("cpu", _cpu_more.quantize_index, _cpu_more.quantize_index_obstacle)
+quantize_index.add("cpu", _cpu_codec.quantize_index, _cpu_codec.quantize_index_obstacle)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu
+from icmh_rt.kernels import _cpu_adapter
 from icmh_rt.kernels._layout import empty_maps, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels.frequency_gate import frequency_gate
@@ -79,7 +79,7 @@ sfma = Op(
     reference,
     _fake,
 )
-sfma.add("cpu", _cpu.sfma, _cpu.sfma_obstacle)
+sfma.add("cpu", _cpu_adapter.sfma, _cpu_adapter.sfma_obstacle)
 
 
 # -- on a GPU: of the other ops --------------------------------------------------------------------

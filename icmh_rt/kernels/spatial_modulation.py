@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu, _cuda, _triton
+from icmh_rt.kernels import _cpu_adapter, _cuda, _triton
 from icmh_rt.kernels._layout import empty_maps, is_channels_last, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl
@@ -202,4 +202,4 @@ spatial_modulation = Op(
 )
 spatial_modulation.add("triton", run_triton, _triton.obstacle)
 spatial_modulation.add("cuda", _cuda.spatial_modulation, _cuda.obstacle)
-spatial_modulation.add("cpu", _cpu.spatial_modulation, _cpu.native_obstacle)
+spatial_modulation.add("cpu", _cpu_adapter.spatial_modulation, _cpu_adapter.float_obstacle)

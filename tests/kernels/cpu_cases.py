@@ -11,7 +11,7 @@ from kernel_cases import EXACT, REGISTERED, TOLERANCES, arguments, cases, relati
 from torch import Tensor
 
 from icmh_rt import _native
-from icmh_rt.kernels import _cpu_more
+from icmh_rt.kernels import _cpu_codec
 
 LEVELS = tuple(_native.module().simd_levels())
 PRODUCT_LEVELS = tuple(_native.module().kernel_levels())  # of kernels that are matrix products
@@ -28,7 +28,7 @@ def threads(request: pytest.FixtureRequest) -> Any:
 
 def check_cases(op: str, level: str | None) -> None:
     """Every case of ``op`` that is in float32; the others must be refused by name of the dtype."""
-    run, obstacle = getattr(_cpu_more, op), getattr(_cpu_more, f"{op}_obstacle")
+    run, obstacle = getattr(_cpu_codec, op), getattr(_cpu_codec, f"{op}_obstacle")
     for case in cases(op):
         given = arguments(case)
         reason = obstacle(*given)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from icmh_rt import _native
-from icmh_rt.kernels import _cpu
+from icmh_rt.kernels import _cpu_adapter
 from icmh_rt.kernels.frequency_gate import reference as gate_reference
 from icmh_rt.kernels.projections import reference_down, reference_up
 from icmh_rt.kernels.spatial_modulation import reference as modulation_reference
@@ -55,7 +55,7 @@ def test_project_down(level: str, layout: str, shape) -> None:
     for outputs in (1, 17, 96):
         weight, bias = numbers(outputs, shape[1], seed=1), numbers(outputs, seed=2)
         exact = reference_down(x.double(), weight.double(), bias.double())
-        check(_cpu.project_down(x, weight, bias, level=level), exact, level)
+        check(_cpu_adapter.project_down(x, weight, bias, level=level), exact, level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -69,7 +69,7 @@ def test_project_up(level: str, layout: str, shape) -> None:
     weight, bias = numbers(outputs, 2 * middle, seed=3), numbers(outputs, seed=4)
     tensors = (spatial, planes, weight, bias, residual)
     exact = reference_up(*(t.double() for t in tensors), 0.6)
-    check(_cpu.project_up(*tensors, 0.6, level=level), exact, level)
+    check(_cpu_adapter.project_up(*tensors, 0.6, level=level), exact, level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -80,7 +80,7 @@ def test_spatial_modulation(level: str, layout: str, shape) -> None:
     weight, bias = numbers(shape[1], 1, 5, 5, seed=2), numbers(shape[1], seed=3)
     tensors = (x, other, weight, bias)
     exact = modulation_reference(*(t.double() for t in tensors))
-    check(_cpu.spatial_modulation(*tensors, level=level), exact, level)
+    check(_cpu_adapter.spatial_modulation(*tensors, level=level), exact, level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -92,9 +92,9 @@ def test_frequency_gate(level: str, shape, scale: float) -> None:
     weights = (numbers(channels, 1, 3, 3, seed=2) / scale, numbers(channels, seed=3))
     weights += (numbers(channels, channels, seed=4) / channels, numbers(channels, seed=5))
     exact = gate_reference(spectrum.to(torch.complex128), *(w.double() for w in weights))
-    result = _cpu.frequency_gate(spectrum, *weights, level=level)
+    result = _cpu_adapter.frequency_gate(spectrum, *weights, level=level)
     assert ((result - exact).abs().norm() / exact.abs().norm()).item() <= 2e-6
-    half = _cpu.frequency_gate(spectrum, *(w.half() for w in weights), level=level)
+    half = _cpu_adapter.frequency_gate(spectrum, *(w.half() for w in weights), level=level)
     assert half.dtype == torch.complex64
 
 
@@ -102,20 +102,23 @@ def test_frequency_gate(level: str, shape, scale: float) -> None:
 def test_zero_and_nan(level: str) -> None:
     zero = torch.zeros(1, 4, 5, 6)
     weight, bias = numbers(4, 1, 5, 5), numbers(4)
-    assert torch.equal(_cpu.spatial_modulation(zero, zero, weight, bias, level=level), zero)
+    assert torch.equal(_cpu_adapter.spatial_modulation(zero, zero, weight, bias, level=level), zero)
     spectrum = torch.complex(zero, zero)
     gate = (numbers(4, 1, 3, 3), bias, numbers(4, 4), bias)
-    assert not _cpu.frequency_gate(spectrum, *gate, level=level).abs().any()
+    assert not _cpu_adapter.frequency_gate(spectrum, *gate, level=level).abs().any()
     broken = zero.clone()
     broken[0, 1, 2, 3] = float("nan")
-    seen = _cpu.spatial_modulation(broken, zero + 1, weight, bias, level=level).isnan()
+    seen = _cpu_adapter.spatial_modulation(broken, zero + 1, weight, bias, level=level).isnan()
     assert seen[0, 1, :, 1:].all() and seen.sum() == 25
-    assert _cpu.project_down(broken, numbers(3, 4), numbers(3), level=level).isnan().sum() == 3
+    assert (
+        _cpu_adapter.project_down(broken, numbers(3, 4), numbers(3), level=level).isnan().sum() == 3
+    )
 
 
 def test_no_images() -> None:
     empty = torch.zeros(0, 4, 5, 6)
-    assert _cpu.project_down(empty, numbers(3, 4), numbers(3)).shape == (0, 3, 5, 6)
+    assert _cpu_adapter.project_down(empty, numbers(3, 4), numbers(3)).shape == (0, 3, 5, 6)
     assert (
-        _cpu.spatial_modulation(empty, empty, numbers(4, 1, 5, 5), numbers(4)).shape == empty.shape
+        _cpu_adapter.spatial_modulation(empty, empty, numbers(4, 1, 5, 5), numbers(4)).shape
+        == empty.shape
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cpu_cases import PRODUCT_LEVELS, check_call, check_cases, threads  # noqa: F401
 
-from icmh_rt.kernels import _cpu_more
+from icmh_rt.kernels import _cpu_codec
 
 
 @pytest.mark.parametrize("level", PRODUCT_LEVELS)
@@ -34,7 +34,7 @@ def test_sizes(
         x = x.contiguous(memory_format=torch.channels_last)
     gamma = torch.rand(channels + 2, channels + 3)[:channels, :channels]
     given = (x, torch.rand(channels) + 1e-6, gamma, inverse)
-    check_call("gdn", _cpu_more.gdn, given, level, f"{channels} {shape}")
+    check_call("gdn", _cpu_codec.gdn, given, level, f"{channels} {shape}")
 
 
 @pytest.mark.parametrize("level", PRODUCT_LEVELS)
@@ -42,12 +42,12 @@ def test_nothing_but_beta(level: str) -> None:
     """The smallest beta that GDN keeps, and no energy."""
     x = torch.randn(1, 20, 5, 6)
     given = (x, torch.full((20,), 1e-6), torch.zeros(20, 20), False)
-    check_call("gdn", _cpu_more.gdn, given, level, "beta")
+    check_call("gdn", _cpu_codec.gdn, given, level, "beta")
 
 
 def test_nan_stays_where_it_belongs() -> None:
     x = torch.randn(1, 20, 9, 9)
     x[0, 3, 4, 5] = float("nan")
-    out = _cpu_more.gdn(x, torch.ones(20), torch.rand(20, 20), False)
+    out = _cpu_codec.gdn(x, torch.ones(20), torch.rand(20, 20), False)
     wrong = out.isnan().any(1)[0]
     assert wrong[4, 5] and wrong.sum() == 1

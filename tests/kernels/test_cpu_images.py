@@ -8,7 +8,7 @@ import pytest
 import torch
 from cpu_cases import LEVELS, check_call, check_cases, threads  # noqa: F401
 
-from icmh_rt.kernels import _cpu_more
+from icmh_rt.kernels import _cpu_codec
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -31,7 +31,7 @@ def test_large_in(threads: int, patch: int, channels_last: bool, dtype: torch.dt
         for edge in (False, True):
             given = (image, top, left, height, width, edge, patch, 0.5, dtype, channels_last)
             name = f"{patch} {top} {left} {edge}"
-            check_call("image_in", _cpu_more.image_in, given, None, name)
+            check_call("image_in", _cpu_codec.image_in, given, None, name)
 
 
 def test_every_byte() -> None:
@@ -39,7 +39,7 @@ def test_every_byte() -> None:
     for offset in (0.0, 0.5, 0.123):
         for dtype in DTYPES:
             given = (image, 0, 0, 16, 16, False, 8, offset, dtype, True)
-            check_call("image_in", _cpu_more.image_in, given, None, f"{offset} {dtype}")
+            check_call("image_in", _cpu_codec.image_in, given, None, f"{offset} {dtype}")
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -52,7 +52,7 @@ def test_large_out(threads: int, patch: int, channels_last: bool, level: str) ->
     for top, left, cut in ((0, 0, 0), (patch // 2, patch - 1, 0), (29 * patch - 1, patch, 5)):
         height, width = 29 * patch - top, 131 * patch - left - cut
         given = (planes, top, left, height, width, patch, 0.5)
-        check_call("image_out", _cpu_more.image_out, given, level, f"{patch} {top} {left}")
+        check_call("image_out", _cpu_codec.image_out, given, level, f"{patch} {top} {left}")
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -64,16 +64,16 @@ def test_ties_and_what_is_no_colour(level: str) -> None:
     planes = values.repeat(3).view(1, 3, 1, -1)
     for offset in (0.0, 0.5):
         given = (planes, 0, 0, 1, planes.shape[3], 1, offset)
-        check_call("image_out", _cpu_more.image_out, given, level, str(offset))
+        check_call("image_out", _cpu_codec.image_out, given, level, str(offset))
 
 
 def test_halves_of_planes_are_refused() -> None:
-    reason = _cpu_more.image_out_obstacle(torch.zeros(1, 3, 1, 1).half(), 0, 0, 1, 1, 1, 0.5)
+    reason = _cpu_codec.image_out_obstacle(torch.zeros(1, 3, 1, 1).half(), 0, 0, 1, 1, 1, 0.5)
     assert reason is not None and "float16" in reason
 
 
 def test_no_images() -> None:
     image = torch.zeros(0, 5, 4, 3, dtype=torch.uint8)
-    planes = _cpu_more.image_in(image, 3, 5, 8, 16, True, 8, 0.5, torch.float32, True)
+    planes = _cpu_codec.image_in(image, 3, 5, 8, 16, True, 8, 0.5, torch.float32, True)
     assert planes.shape == (0, 192, 1, 2)
-    assert _cpu_more.image_out(planes, 3, 5, 4, 7, 8, 0.5).shape == (0, 4, 7, 3)
+    assert _cpu_codec.image_out(planes, 3, 5, 4, 7, 8, 0.5).shape == (0, 4, 7, 3)

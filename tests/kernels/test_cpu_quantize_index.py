@@ -9,7 +9,7 @@ from cpu_cases import LEVELS, check_call, check_cases, threads  # noqa: F401
 
 from icmh_rt import _native, coding
 from icmh_rt.errors import ImageError
-from icmh_rt.kernels import _cpu_more
+from icmh_rt.kernels import _cpu_codec
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -25,14 +25,14 @@ def test_any_number_of_thresholds(level: str, count: int) -> None:
     scales = torch.cat((scales, torch.tensor([0.0, -1.0, 1e30, float("inf"), float("nan")])))
     scales = scales.repeat(3)[None, :, None, None]
     given = (torch.zeros_like(scales), None, None, scales, thresholds)
-    check_call("quantize_index", _cpu_more.quantize_index, given, level, str(count))
+    check_call("quantize_index", _cpu_codec.quantize_index, given, level, str(count))
 
 
 def test_equal_thresholds() -> None:
     thresholds = torch.tensor([1.0, 1.0, 2.0, 2.0, 2.0])
     scales = torch.tensor([0.5, 1.0, 1.5, 2.0, 2.5])[None, :, None, None]
     given = (torch.zeros_like(scales), None, None, scales, thresholds)
-    check_call("quantize_index", _cpu_more.quantize_index, given, "auto", "equal")
+    check_call("quantize_index", _cpu_codec.quantize_index, given, "auto", "equal")
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -44,12 +44,12 @@ def test_many_parts(threads: int, level: str, channels_last: bool) -> None:  # n
     latent[0, 3, 5, 7:9] = torch.tensor([float("inf"), float("nan")])
     gain, thresholds = torch.rand(70) + 0.5, torch.logspace(-2, 1, 40)
     given = (latent, mean, gain, scales, thresholds)
-    check_call("quantize_index", _cpu_more.quantize_index, given, level, "parts")
+    check_call("quantize_index", _cpu_codec.quantize_index, given, level, "parts")
 
 
 def test_too_many_thresholds_are_refused() -> None:
     x = torch.zeros(1, 1, 1, 1)
-    reason = _cpu_more.quantize_index_obstacle(x, None, None, x, torch.arange(256.0))
+    reason = _cpu_codec.quantize_index_obstacle(x, None, None, x, torch.arange(256.0))
     assert reason is not None and "256 thresholds" in reason
 
 

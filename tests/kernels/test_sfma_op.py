@@ -7,7 +7,7 @@ import torch
 
 from icmh_rt import _native
 from icmh_rt.errors import BackendUnavailableError, OptionError
-from icmh_rt.kernels import _cpu, _memory
+from icmh_rt.kernels import _cpu_adapter, _memory
 from icmh_rt.kernels.sfma import LAYERS, reference, sfma
 
 LEVELS = _native.module().kernel_levels()
@@ -54,7 +54,7 @@ def error(result: torch.Tensor, x: torch.Tensor, arguments: list) -> float:
 def test_equals_the_reference(level: str, layout: torch.memory_format, shape) -> None:
     arguments = make()
     x = image(2, 12, *shape).contiguous(memory_format=layout)
-    result = _cpu.sfma(x, *arguments, level=level)
+    result = _cpu_adapter.sfma(x, *arguments, level=level)
     assert result.stride() == x.stride()
     assert error(result, x, arguments) <= tolerance(level)
 
@@ -66,7 +66,7 @@ def test_equals_the_reference(level: str, layout: torch.memory_format, shape) ->
 def test_any_number_of_channels(level: str, channels: int, middle: int) -> None:
     arguments = make(channels, middle)
     x = image(1, channels, 13, 50)
-    assert error(_cpu.sfma(x, *arguments, level=level), x, arguments) <= tolerance(level)
+    assert error(_cpu_adapter.sfma(x, *arguments, level=level), x, arguments) <= tolerance(level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -76,13 +76,13 @@ def test_lengths_of_every_radix_and_those_without_a_transform(level: str) -> Non
     arguments = make(2, 2)
     for length in (*range(1, 41), 49, 60, 77, 96, 121, 128, 143, 169, 210, 240, 289, 360, 401, 961):
         x = image(1, 2, 3, length)
-        assert error(_cpu.sfma(x, *arguments, level=level), x, arguments) <= tolerance(level), (
-            length
-        )
+        assert error(_cpu_adapter.sfma(x, *arguments, level=level), x, arguments) <= tolerance(
+            level
+        ), length
         x = x.transpose(2, 3).contiguous()
-        assert error(_cpu.sfma(x, *arguments, level=level), x, arguments) <= tolerance(level), (
-            length
-        )
+        assert error(_cpu_adapter.sfma(x, *arguments, level=level), x, arguments) <= tolerance(
+            level
+        ), length
     assert not native.sfma_has_fft((2, 2, 3, 37, 1.0))
     assert not native.sfma_has_fft((2, 2, 401, 8, 1.0))
     assert native.sfma_has_fft((2, 2, 31, 544, 1.0))
@@ -91,27 +91,31 @@ def test_lengths_of_every_radix_and_those_without_a_transform(level: str) -> Non
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_parts_of_few_rows_meet_without_seams(monkeypatch, level: str, rows: int) -> None:
-    monkeypatch.setattr(_cpu, "_MIN_ROWS", rows)
-    monkeypatch.setattr(_cpu, "_PARTS", 100)
+    monkeypatch.setattr(_cpu_adapter, "_MIN_ROWS", rows)
+    monkeypatch.setattr(_cpu_adapter, "_PARTS", 100)
     arguments = make()
     x = image(1, 12, 23, 21)
-    whole = _cpu.sfma(x, *arguments, level=level)
+    whole = _cpu_adapter.sfma(x, *arguments, level=level)
     assert error(whole, x, arguments) <= tolerance(level)
-    monkeypatch.setattr(_cpu, "_PARTS", 1)
-    assert torch.equal(whole, _cpu.sfma(x, *arguments, level=level))
+    monkeypatch.setattr(_cpu_adapter, "_PARTS", 1)
+    assert torch.equal(whole, _cpu_adapter.sfma(x, *arguments, level=level))
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_extreme_values(level: str) -> None:
     arguments = make()
     zero = torch.zeros(1, 12, 9, 8)
-    assert torch.isfinite(_cpu.sfma(zero, *arguments, level=level)).all()
+    assert torch.isfinite(_cpu_adapter.sfma(zero, *arguments, level=level)).all()
     for scale in (1e-12, 1e-3, 1e4):
         x = scale * image(1, 12, 9, 8)
-        assert error(_cpu.sfma(x, *arguments, level=level), x, arguments) <= tolerance(level)
+        assert error(_cpu_adapter.sfma(x, *arguments, level=level), x, arguments) <= tolerance(
+            level
+        )
     broken = image(1, 12, 9, 8)
     broken[0, 3, 4, 5] = float("nan")
-    assert _cpu.sfma(broken, *arguments, level=level).isnan().all()  # the transform spreads it
+    assert (
+        _cpu_adapter.sfma(broken, *arguments, level=level).isnan().all()
+    )  # the transform spreads it
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -121,26 +125,26 @@ def test_without_an_effect_every_bit_stays(level: str) -> None:
         at = 2 * LAYERS.index(name)
         arguments[at], arguments[at + 1] = arguments[at] * 0, arguments[at + 1] * 0
     x = image(2, 12, 19, 23)
-    assert torch.equal(_cpu.sfma(x, *arguments, level=level), x)
+    assert torch.equal(_cpu_adapter.sfma(x, *arguments, level=level), x)
 
 
 def test_strided_and_empty_inputs_and_the_input_stays() -> None:
     arguments = make()
     x = image(2, 24, 18, 10)[:, ::2, ::2]
     before = x.clone()
-    assert error(_cpu.sfma(x, *arguments), before, arguments) <= 1e-5
+    assert error(_cpu_adapter.sfma(x, *arguments), before, arguments) <= 1e-5
     assert torch.equal(x, before)
-    assert _cpu.sfma(x[:0], *arguments).shape == (0, 12, 9, 10)
+    assert _cpu_adapter.sfma(x[:0], *arguments).shape == (0, 12, 9, 10)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_bits_do_not_depend_on_threads(threads: int) -> None:
     arguments, x = make(), image(1, 12, 64, 48)
-    expected = _cpu.sfma(x, *arguments)
+    expected = _cpu_adapter.sfma(x, *arguments)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        assert torch.equal(_cpu.sfma(x, *arguments), expected)
+        assert torch.equal(_cpu_adapter.sfma(x, *arguments), expected)
     finally:
         torch.set_num_threads(before)
 
@@ -150,9 +154,9 @@ def test_many_threads_at_once() -> None:
 
     arguments = make()
     images = [image(1, 12, 20 + i, 30) for i in range(12)]
-    expected = [_cpu.sfma(x, *arguments) for x in images]
+    expected = [_cpu_adapter.sfma(x, *arguments) for x in images]
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda x: _cpu.sfma(x, *arguments), images))
+        found = list(pool.map(lambda x: _cpu_adapter.sfma(x, *arguments), images))
     assert all(map(torch.equal, found, expected))
 
 

@@ -456,6 +456,6 @@ int main() {
   icmh::tests::test_image_out();
   icmh::tests::test_depth_conv_block();
   icmh::tests::test_gdn();
-  std::printf("kernels_more_test: all is well\n");
+  std::printf("codec_kernels_test: all is well\n");
   return 0;
 }

@@ -1,4 +1,4 @@
-"""The ops in C++ (csrc/kernels), shared among threads by parts of the map."""
+"""The adapter and its steps in C++ (csrc/kernels), shared among threads by parts of the map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from icmh_rt import _native
-from icmh_rt.errors import BackendUnavailableError
+from icmh_rt.kernels._cpu_obstacle import native_obstacle
 from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._memory import empty_result_maps, workspace
 from icmh_rt.kernels._parallel import for_each
@@ -18,22 +18,13 @@ _MIN_POSITIONS = 1024
 _MIN_ROWS = 8  # a part computes four rows more of one projection than it writes
 
 
-def native_obstacle(*tensors: Tensor) -> str | None:
-    """Why the C++ of these tensors cannot be run, or None."""
-    for tensor in tensors:
-        if tensor.device.type != "cpu":
-            return f"a tensor is on {tensor.device}, and this kernel is for CPUs"
-        if tensor.dtype not in (torch.float32, torch.complex64):
-            return f"a tensor is {tensor.dtype}, and this kernel computes in float32"
-    try:
-        _native.module()
-    except BackendUnavailableError as error:
-        return str(error)
-    return None
+def float_obstacle(*tensors: Tensor) -> str | None:
+    """Why the C++ for single precision cannot be run on these tensors, or None."""
+    return native_obstacle((torch.float32, torch.complex64), *tensors)
 
 
 def sfma_obstacle(x: Tensor, *arguments: Any) -> str | None:
-    return native_obstacle(x, *arguments[:-1])
+    return float_obstacle(x, *arguments[:-1])
 
 
 def sfma(x: Tensor, *arguments: Any, level: str = "auto") -> Tensor:
@@ -246,11 +237,11 @@ def frequency_gate(
 
 def frequency_gate_obstacle(spectrum: Tensor, *weights: Tensor) -> str | None:
     """The weights may be of any floating dtype."""
-    return native_obstacle(spectrum) or native_obstacle(*(w.float() for w in weights))
+    return float_obstacle(spectrum) or float_obstacle(*(w.float() for w in weights))
 
 
 def project_up_obstacle(*arguments: Any) -> str | None:
-    return native_obstacle(*arguments[:-1])
+    return float_obstacle(*arguments[:-1])
 
 
 def _dense(x: Tensor) -> Tensor:

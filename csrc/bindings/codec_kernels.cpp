@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/addresses.h"
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "bindings/parts.h"
@@ -19,25 +20,10 @@
 namespace icmh::bindings {
 namespace {
 
-// Addresses of PyTorch's tensors, 0 for none: icmh_rt/kernels/_cpu_more.py has checked what they
-// hold.
-using Address = std::uintptr_t;
-template <typename T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
-SimdLevel level_of(const std::string& name) {
+SimdLevel simd_level_of(const std::string& name) {
   if (name == "auto") return simd_level();
   SimdLevel level{};
   const Status status = simd_level_of_name(name, &level);
-  if (!status.is_ok()) throw py::value_error(status.message());
-  return level;
-}
-
-kernels::KernelLevel kernel_level_of(const std::string& name) {
-  kernels::KernelLevel level{};
-  const Status status = kernels::kernel_level_of_name(name, &level);
   if (!status.is_ok()) throw py::value_error(status.message());
   return level;
 }
@@ -58,7 +44,7 @@ std::int64_t run_quantize_index(std::int64_t length, Address latent, Address mea
                                     num_thresholds,
                                     at<std::int32_t>(symbols),
                                     at<std::uint8_t>(indexes)};
-  const SimdLevel level = level_of(level_name);
+  const SimdLevel level = simd_level_of(level_name);
   const GilReleased released;
   return kernels::quantize_index(maps, begin, end, level);
 }
@@ -139,7 +125,7 @@ void run_image_out(Address planes, bool channels_last, std::int64_t rows, std::i
                                patch,
                                offset,
                                at<std::uint8_t>(image)};
-  const SimdLevel level = level_of(level_name);
+  const SimdLevel level = simd_level_of(level_name);
   const GilReleased released;
   kernels::image_out(maps, begin, end, level);
 }
@@ -157,7 +143,7 @@ void run_depth_conv_pack(std::int64_t channels, const std::array<Address, 10>& m
                                           matrix(2), matrix(3),
                                           matrix(4), at<const float>(spatial),
                                           at<const float>(spatial_bias)};
-  const kernels::KernelLevel level = kernel_level_of(level_name);
+  const kernels::KernelLevel level = level_of(level_name);
   const GilReleased released;
   kernels::depth_conv_pack(level, channels, weights, at<float>(packed));
 }
@@ -172,14 +158,14 @@ void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64
   const kernels::DepthConvMaps maps{channels,          height,         width,
                                     at<const float>(x), x_strides[0],   x_strides[1],
                                     at<float>(out),     out_strides[0], out_strides[1]};
-  const kernels::KernelLevel level = kernel_level_of(level_name);
+  const kernels::KernelLevel level = level_of(level_name);
   const GilReleased released;
   kernels::depth_conv_block(level, maps, at<const float>(packed), begin, end);
 }
 
 void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Address beta,
                   Address packed, const std::string& level_name) {
-  const kernels::KernelLevel level = kernel_level_of(level_name);
+  const kernels::KernelLevel level = level_of(level_name);
   const GilReleased released;
   kernels::gdn_pack(level, channels, at<const float>(gamma), stride, at<const float>(beta),
                     at<float>(packed));
@@ -191,26 +177,26 @@ void run_gdn(std::int64_t channels, Address x, const Strides& x_strides, Address
   const kernels::GdnMaps maps{channels,       at<const float>(x), x_strides[0],
                               x_strides[1],   at<float>(out),     out_strides[0],
                               out_strides[1], inverse};
-  const kernels::KernelLevel level = kernel_level_of(level_name);
+  const kernels::KernelLevel level = level_of(level_name);
   const GilReleased released;
   kernels::gdn(level, maps, at<const float>(packed), begin, end);
 }
 
 }  // namespace
 
-void bind_kernels_more(py::module_& module) {
+void bind_codec_kernels(py::module_& module) {
   module.def("depth_conv_packed_size", [](std::int64_t channels, const std::string& level) {
-    return kernels::depth_conv_packed_size(kernel_level_of(level), channels);
+    return kernels::depth_conv_packed_size(level_of(level), channels);
   });
   module.def("depth_conv_pack", &run_depth_conv_pack);
   module.def("depth_conv_block", &run_depth_conv_block);
   module.def("gdn_packed_size", [](std::int64_t channels, const std::string& level) {
-    return kernels::gdn_packed_size(kernel_level_of(level), channels);
+    return kernels::gdn_packed_size(level_of(level), channels);
   });
   module.def("gdn_pack", &run_gdn_pack);
   module.def("gdn", &run_gdn);
   module.def(
-      "kernel_level", [] { return kernels::kernel_level_name(kernel_level_of("auto")); },
+      "kernel_level", [] { return kernels::kernel_level_name(level_of("auto")); },
       "The level that floating-point kernels run at, one of kernel_levels().");
   module.def("quantize_index", &run_quantize_index);
   module.def("image_in", &run_image_in);

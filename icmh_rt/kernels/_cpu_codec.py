@@ -1,4 +1,4 @@
-"""More ops in C++ (csrc/kernels), shared among threads by parts of the map: see `_cpu`."""
+"""The codecs' other ops in C++ (csrc/kernels), shared among threads by parts of the map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from icmh_rt import _native
-from icmh_rt.errors import BackendUnavailableError
+from icmh_rt.kernels._cpu_obstacle import native_obstacle
 from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._parallel import for_each
 
@@ -16,22 +16,6 @@ _MIN_ROWS = 8  # of a depth-conv block; it repeats one projection of two more
 _HUGE_BYTES = 8 << 20  # below, fresh pages cost less than asking for others
 _MAX_PLANES = 128  # channels that are transposed there and back in less time than GDN saves
 _MAX_THRESHOLDS = 255  # indexes are bytes
-
-
-def _obstacle(dtypes: tuple[torch.dtype, ...], *tensors: Tensor | None) -> str | None:
-    """Why the C++ cannot be run on these tensors, or None."""
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        if tensor.device.type != "cpu":
-            return f"a tensor is on {tensor.device}, and this kernel is for CPUs"
-        if tensor.dtype not in dtypes:
-            return f"a tensor is {tensor.dtype}, and this kernel knows {_names(dtypes)}"
-    try:
-        _native.module()
-    except BackendUnavailableError as error:
-        return str(error)
-    return None
 
 
 def _scalar_obstacle() -> str | None:
@@ -44,10 +28,6 @@ def _scalar_obstacle() -> str | None:
 def _has_tiles() -> bool:
     """Whether matrix products are computed on AMX tiles."""
     return _native.module().kernel_level() == "amx"
-
-
-def _names(dtypes: tuple[torch.dtype, ...]) -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def _parts(length: int, values: int) -> list[tuple[int, int]]:
@@ -82,7 +62,7 @@ def quantize_index_obstacle(
 ) -> str | None:
     if thresholds is not None and len(thresholds) > _MAX_THRESHOLDS:
         return f"there are {len(thresholds)} thresholds, and indexes are bytes"
-    return _obstacle((torch.float32,), latent, mean, gain, scales, thresholds)
+    return native_obstacle((torch.float32,), latent, mean, gain, scales, thresholds)
 
 
 def quantize_index(
@@ -158,7 +138,7 @@ def image_in_obstacle(
 ) -> str | None:
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"dtype is {dtype}, and this kernel writes float32, float16, bfloat16"
-    return _obstacle((torch.uint8,), image)
+    return native_obstacle((torch.uint8,), image)
 
 
 def image_in(
@@ -210,7 +190,7 @@ def image_in(
 def image_out_obstacle(
     planes: Tensor, top: int, left: int, height: int, width: int, patch: int, offset: float
 ) -> str | None:
-    return _obstacle((torch.float32,), planes)
+    return native_obstacle((torch.float32,), planes)
 
 
 def image_out(
@@ -256,7 +236,7 @@ def image_out(
 
 
 def depth_conv_block_obstacle(x: Tensor, *weights: Tensor) -> str | None:
-    return _obstacle((torch.float32,), x, *weights) or _scalar_obstacle()
+    return native_obstacle((torch.float32,), x, *weights) or _scalar_obstacle()
 
 
 def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor:
@@ -324,7 +304,7 @@ def _bands(images: int, height: int) -> list[tuple[int, int, int]]:
 
 
 def gdn_obstacle(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> str | None:
-    found = _obstacle((torch.float32,), x, beta, gamma) or _scalar_obstacle()
+    found = native_obstacle((torch.float32,), x, beta, gamma) or _scalar_obstacle()
     if found is None and x.shape[1] > _MAX_PLANES and not is_channels_last(x) and not _has_tiles():
         found = f"with vectors only, planes of {x.shape[1]} channels are faster in PyTorch"
     return found
