@@ -1,15 +1,14 @@
 #include "kernels/adapter_ops.h"
 
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <array>
 #include <cstdint>
 #include <string>
 
 #include "bindings/addresses.h"
-#include "bindings/gil.h"
 #include "bindings/parts.h"
+#include "bindings/ranges.h"
 
 namespace py = pybind11;
 
@@ -58,34 +57,37 @@ void bind_adapter_ops(py::module_& module) {
   module.def("project", [](const PyMap& first, std::int64_t first_inputs, const PyMap& second,
                            std::int64_t second_inputs, const PyMap& residual,
                            std::uintptr_t packed, std::int64_t outputs, const PyMap& result,
-                           std::int64_t begin, std::int64_t end, const std::string& name) {
+                           const Ranges& parts, unsigned threads, const std::string& name) {
     const KernelLevel level = level_of(name);
     const auto projection = projection_of(first, first_inputs, second, second_inputs, residual, 0,
                                           0, outputs, 1.0f, result);
-    const GilReleased released;
-    kernels::project(level, projection, in(packed), begin, end);
+    run_ranges(parts, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::project(level, projection, in(packed), begin, end);
+    });
   });
   module.def("modulate", [](const PyMap& x, const PyMap& other,
                             const std::array<std::int64_t, 3>& sizes, std::uintptr_t weight,
-                            std::uintptr_t bias, const PyMap& result, std::int64_t begin,
-                            std::int64_t end, const std::string& name) {
+                            std::uintptr_t bias, const PyMap& result, const Ranges& rows,
+                            unsigned threads, const std::string& name) {
     const KernelLevel level = level_of(name);
-    const GilReleased released;
-    kernels::modulate(level,
-                      {const_map(x), const_map(other), sizes[0], sizes[1], sizes[2], in(weight),
-                       in(bias), mutable_map(result)},
-                      begin, end);
+    const kernels::Modulation modulation{const_map(x), const_map(other), sizes[0],
+                                         sizes[1],     sizes[2],         in(weight),
+                                         in(bias),     mutable_map(result)};
+    run_ranges(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::modulate(level, modulation, begin, end);
+    });
   });
   module.def("frequency_gate", [](std::uintptr_t spectrum, const std::array<std::int64_t, 3>& sizes,
                                   const std::array<std::uintptr_t, 4>& weights,
-                                  std::uintptr_t result, std::int64_t begin, std::int64_t end,
+                                  std::uintptr_t result, const Ranges& rows, unsigned threads,
                                   const std::string& name) {
     const KernelLevel level = level_of(name);
-    const GilReleased released;
-    kernels::frequency_gate(level,
-                            {in(spectrum), sizes[0], sizes[1], sizes[2], in(weights[0]),
-                             in(weights[1]), in(weights[2]), in(weights[3]), out(result)},
-                            begin, end);
+    const kernels::FrequencyGate gate{in(spectrum),   sizes[0],       sizes[1],
+                                      sizes[2],       in(weights[0]), in(weights[1]),
+                                      in(weights[2]), in(weights[3]), out(result)};
+    run_ranges(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::frequency_gate(level, gate, begin, end);
+    });
   });
 }
 

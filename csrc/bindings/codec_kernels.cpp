@@ -1,7 +1,7 @@
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -11,6 +11,7 @@
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "bindings/parts.h"
+#include "bindings/ranges.h"
 #include "kernels/depth_conv_block_cpu.h"
 #include "kernels/gdn_cpu.h"
 #include "kernels/images_cpu.h"
@@ -31,8 +32,8 @@ SimdLevel simd_level_of(const std::string& name) {
 std::int64_t run_quantize_index(std::int64_t length, Address latent, Address mean,
                                 std::int64_t mean_stride, Address gain, std::int64_t gain_period,
                                 Address scales, Address thresholds, std::int64_t num_thresholds,
-                                Address symbols, Address indexes, std::int64_t begin,
-                                std::int64_t end, const std::string& level_name) {
+                                Address symbols, Address indexes, const Ranges& rows,
+                                unsigned threads, const std::string& level_name) {
   const kernels::QuantizeIndex maps{length,
                                     at<const float>(latent),
                                     at<const float>(mean),
@@ -45,8 +46,11 @@ std::int64_t run_quantize_index(std::int64_t length, Address latent, Address mea
                                     at<std::int32_t>(symbols),
                                     at<std::uint8_t>(indexes)};
   const SimdLevel level = simd_level_of(level_name);
-  const GilReleased released;
-  return kernels::quantize_index(maps, begin, end, level);
+  std::atomic<std::int64_t> bad{0};
+  run_ranges(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+    bad += kernels::quantize_index(maps, begin, end, level);
+  });
+  return bad;
 }
 
 // Symbols of numpy arrays (..., M), for the pipeline, which knows no torch.
@@ -92,7 +96,7 @@ py::tuple quantize(const py::object& values, const py::object& gain, const py::o
 void run_image_in(Address image, std::int64_t image_height, std::int64_t image_width,
                   std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width,
                   bool edge, std::int64_t patch, Address table, std::int32_t bytes_of_value,
-                  Address planes, bool channels_last, std::int64_t begin, std::int64_t end) {
+                  Address planes, bool channels_last, const Ranges& rows, unsigned threads) {
   const kernels::ImageIn maps{at<const std::uint8_t>(image),
                               image_height,
                               image_width,
@@ -106,14 +110,15 @@ void run_image_in(Address image, std::int64_t image_height, std::int64_t image_w
                               bytes_of_value,
                               at<void>(planes),
                               channels_last};
-  const GilReleased released;
-  kernels::image_in(maps, begin, end);
+  run_ranges(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels::image_in(maps, begin, end);
+  });
 }
 
 void run_image_out(Address planes, bool channels_last, std::int64_t rows, std::int64_t columns,
                    std::int64_t top, std::int64_t left, std::int64_t height, std::int64_t width,
-                   std::int64_t patch, float offset, Address image, std::int64_t begin,
-                   std::int64_t end, const std::string& level_name) {
+                   std::int64_t patch, float offset, Address image, const Ranges& parts,
+                   unsigned threads, const std::string& level_name) {
   const kernels::ImageOut maps{at<const float>(planes),
                                channels_last,
                                rows,
@@ -126,8 +131,9 @@ void run_image_out(Address planes, bool channels_last, std::int64_t rows, std::i
                                offset,
                                at<std::uint8_t>(image)};
   const SimdLevel level = simd_level_of(level_name);
-  const GilReleased released;
-  kernels::image_out(maps, begin, end, level);
+  run_ranges(parts, threads, [&](std::int64_t begin, std::int64_t end) {
+    kernels::image_out(maps, begin, end, level);
+  });
 }
 
 // The matrices' weights and biases in the order of the op, the distances between their rows, and
@@ -153,14 +159,17 @@ using Strides = std::array<std::int64_t, 2>;
 
 void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64_t width, Address x,
                           const Strides& x_strides, Address out, const Strides& out_strides,
-                          Address packed, std::int64_t begin, std::int64_t end,
+                          Address packed, const ImageRanges& rows, unsigned threads,
                           const std::string& level_name) {
-  const kernels::DepthConvMaps maps{channels,          height,         width,
-                                    at<const float>(x), x_strides[0],   x_strides[1],
-                                    at<float>(out),     out_strides[0], out_strides[1]};
   const kernels::KernelLevel level = level_of(level_name);
-  const GilReleased released;
-  kernels::depth_conv_block(level, maps, at<const float>(packed), begin, end);
+  const std::int64_t size = channels * height * width;
+  run_ranges(rows, threads, [&](std::int64_t image, std::int64_t begin, std::int64_t end) {
+    const kernels::DepthConvMaps maps{
+        channels,     height,       width,          at<const float>(x) + image * size,
+        x_strides[0], x_strides[1], at<float>(out) + image * size,
+        out_strides[0], out_strides[1]};
+    kernels::depth_conv_block(level, maps, at<const float>(packed), begin, end);
+  });
 }
 
 void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Address beta,
@@ -171,15 +180,22 @@ void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Add
                     at<float>(packed));
 }
 
-void run_gdn(std::int64_t channels, Address x, const Strides& x_strides, Address out,
-             const Strides& out_strides, bool inverse, Address packed, std::int64_t begin,
-             std::int64_t end, const std::string& level_name) {
-  const kernels::GdnMaps maps{channels,       at<const float>(x), x_strides[0],
-                              x_strides[1],   at<float>(out),     out_strides[0],
-                              out_strides[1], inverse};
+void run_gdn(std::int64_t channels, std::int64_t positions, Address x, const Strides& x_strides,
+             Address out, const Strides& out_strides, bool inverse, Address packed,
+             const ImageRanges& parts, unsigned threads, const std::string& level_name) {
   const kernels::KernelLevel level = level_of(level_name);
-  const GilReleased released;
-  kernels::gdn(level, maps, at<const float>(packed), begin, end);
+  const std::int64_t size = channels * positions;
+  run_ranges(parts, threads, [&](std::int64_t image, std::int64_t begin, std::int64_t end) {
+    const kernels::GdnMaps maps{channels,
+                                at<const float>(x) + image * size,
+                                x_strides[0],
+                                x_strides[1],
+                                at<float>(out) + image * size,
+                                out_strides[0],
+                                out_strides[1],
+                                inverse};
+    kernels::gdn(level, maps, at<const float>(packed), begin, end);
+  });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "bindings/gil.h"
 #include "bindings/parts.h"
 #include "common/crc32c.h"
+#include "common/openmp.h"
 #include "common/pages.h"
 #include "common/simd.h"
 #include "common/thread_pool.h"
@@ -50,6 +51,11 @@ void bind_common(py::module_& module) {
       },
       py::arg("address"), py::arg("size"),
       "Asks the system for huge pages under memory that is not touched yet.");
+
+  module.def("use_openmp", &use_openmp, py::arg("library"),
+             "Runs the kernels' loops on the threads of that OpenMP runtime, a name or path, if it is "
+             "loaded; False if not.");
+  module.def("openmp_in_use", &openmp_in_use);
 
   module.attr("MAX_THREADS") = kMaxThreads;
   module.def("num_threads", &num_threads, "Threads that one loop may use, the caller's included.");

@@ -1,15 +1,14 @@
 #include "kernels/sfma.h"
 
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <array>
 #include <cstdint>
 #include <string>
 
 #include "bindings/addresses.h"
-#include "bindings/gil.h"
 #include "bindings/parts.h"
+#include "bindings/ranges.h"
 
 namespace py = pybind11;
 
@@ -32,12 +31,8 @@ SfmaSizes sizes_of(const py::tuple& sizes) {
   return result;
 }
 
-void check_rows(const SfmaSizes& sizes, std::int64_t begin, std::int64_t end) {
-  if (begin < 0 || end > sizes.height) throw py::value_error("rows are outside the map");
-}
-
-void check_planes(const SfmaSizes& sizes, std::int64_t begin, std::int64_t end) {
-  if (begin < 0 || end > sizes.middle) throw py::value_error("planes are outside the map");
+void check_planes(const SfmaSizes& sizes, const Ranges& parts) {
+  check_ranges(parts, sizes.middle);
   if (!kernels::sfma_has_fft(sizes)) throw py::value_error("there is no transform of this size");
 }
 
@@ -66,58 +61,64 @@ void bind_sfma(py::module_& module) {
     kernels::sfma_pack(level_of(level), sizes_of(sizes), weights, out(packed));
   });
   module.def("sfma_down", [](const py::tuple& sizes, std::uintptr_t packed, std::uintptr_t x,
-                             const Strides& strides, std::int64_t begin, std::int64_t end,
+                             const Strides& strides, const Ranges& rows, unsigned threads,
                              std::uintptr_t planes, const std::string& level) {
     const SfmaSizes s = sizes_of(sizes);
-    check_rows(s, begin, end);
+    check_ranges(rows, s.height);
     const KernelLevel simd = level_of(level);
-    const GilReleased released;
-    kernels::sfma_down(simd, s, in(packed), {in(x), strides[0], strides[1], strides[2]}, begin, end,
-                       out(planes));
+    const kernels::ConstMap map{in(x), strides[0], strides[1], strides[2]};
+    run_ranges(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::sfma_down(simd, s, in(packed), map, begin, end, out(planes));
+    });
   });
   module.def("sfma_has_fft",
              [](const py::tuple& sizes) { return kernels::sfma_has_fft(sizes_of(sizes)); });
   module.def("sfma_spectrum_size", [](const py::tuple& sizes, const std::string& level) {
     return kernels::sfma_spectrum_size(level_of(level), sizes_of(sizes));
   });
-  module.def("sfma_analyse", [](const py::tuple& sizes, std::uintptr_t planes, std::int64_t begin,
-                                std::int64_t end, std::uintptr_t spectrum,
+  module.def("sfma_analyse", [](const py::tuple& sizes, std::uintptr_t planes, const Ranges& parts,
+                                unsigned threads, std::uintptr_t spectrum,
                                 const std::string& level) {
     const SfmaSizes s = sizes_of(sizes);
-    check_planes(s, begin, end);
+    check_planes(s, parts);
     const KernelLevel simd = level_of(level);
-    const GilReleased released;
-    kernels::sfma_analyse(simd, s, in(planes), begin, end, out(spectrum));
+    run_ranges(parts, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::sfma_analyse(simd, s, in(planes), begin, end, out(spectrum));
+    });
   });
   module.def("sfma_synthesise", [](const py::tuple& sizes, std::uintptr_t spectrum,
-                                   std::int64_t begin, std::int64_t end, std::uintptr_t planes,
+                                   const Ranges& parts, unsigned threads, std::uintptr_t planes,
                                    const std::string& level) {
     const SfmaSizes s = sizes_of(sizes);
-    check_planes(s, begin, end);
+    check_planes(s, parts);
     const KernelLevel simd = level_of(level);
-    const GilReleased released;
-    kernels::sfma_synthesise(simd, s, out(spectrum), begin, end, out(planes));
+    run_ranges(parts, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::sfma_synthesise(simd, s, out(spectrum), begin, end, out(planes));
+    });
   });
   module.def("sfma_gate", [](const py::tuple& sizes, std::uintptr_t packed,
-                             std::uintptr_t spectrum, std::int64_t begin, std::int64_t end,
+                             std::uintptr_t spectrum, const Ranges& rows, unsigned threads,
                              std::uintptr_t gated, const std::string& level) {
     const SfmaSizes s = sizes_of(sizes);
-    check_rows(s, begin, end);
+    check_ranges(rows, s.height);
     const KernelLevel simd = level_of(level);
-    const GilReleased released;
-    kernels::sfma_gate(simd, s, in(packed), in(spectrum), begin, end, out(gated));
+    run_ranges(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::sfma_gate(simd, s, in(packed), in(spectrum), begin, end, out(gated));
+    });
   });
   module.def("sfma_up", [](const py::tuple& sizes, std::uintptr_t packed, std::uintptr_t x,
-                           const Strides& strides, std::uintptr_t planes, std::int64_t begin,
-                           std::int64_t end, std::uintptr_t result, const Strides& result_strides,
+                           const Strides& strides, std::uintptr_t planes, const Ranges& rows,
+                           unsigned threads, std::uintptr_t result, const Strides& result_strides,
                            const std::string& level) {
     const SfmaSizes s = sizes_of(sizes);
-    check_rows(s, begin, end);
+    check_ranges(rows, s.height);
     const KernelLevel simd = level_of(level);
-    const GilReleased released;
-    kernels::sfma_up(simd, s, in(packed), {in(x), strides[0], strides[1], strides[2]}, in(planes),
-                     begin, end,
-                     {out(result), result_strides[0], result_strides[1], result_strides[2]});
+    const kernels::ConstMap map{in(x), strides[0], strides[1], strides[2]};
+    const kernels::Map written{out(result), result_strides[0], result_strides[1],
+                               result_strides[2]};
+    run_ranges(rows, threads, [&](std::int64_t begin, std::int64_t end) {
+      kernels::sfma_up(simd, s, in(packed), map, in(planes), begin, end, written);
+    });
   });
 }
 

@@ -64,11 +64,11 @@ ICMH_TARGET void level_project(const Projection& p, const float* packed, int64_t
       const int64_t left = count - j;
       float* const place = p.out.data + (at + j) * p.out.column;
       if (p.out.column == 1) {
-        Product::multiply(packed, panel, p.outputs, inputs, bias, added, kPanel, left, place,
-                          p.out.channel);
+        Product::multiply(packed, panel, p.outputs, inputs, bias, added, kPanel, left,
+                          {place, p.out.channel});
       } else {
-        Product::multiply(packed, panel, p.outputs, inputs, bias, added, kPanel, kPanel, result,
-                          kPanel);
+        Product::multiply(packed, panel, p.outputs, inputs, bias, added, kPanel, kPanel,
+                          {result, kPanel});
         transpose(result, kPanel, p.outputs, left < kPanel ? left : kPanel, place, p.out.column);
       }
     }
@@ -174,8 +174,8 @@ ICMH_TARGET void level_frequency_gate(const FrequencyGate& g, int64_t begin, int
     for (int64_t j = 0; j < g.columns; j += kPanel) {
       const float* const rows[3] = {row_of(i - 2) + j, row_of(i - 1) + j, row_of(i) + j};
       smooth_panel(rows, g.channels, stride, g.dw, g.dw_bias, smooth);
-      multiply_panel(packed, smooth, g.channels, g.channels, g.mix_bias, nullptr, 0, kPanel, gates,
-                     kPanel);
+      multiply_panel(packed, smooth, g.channels, g.channels, g.mix_bias, nullptr, 0, kPanel,
+                     {gates, kPanel});
       const int64_t left = g.columns - j < kPanel ? g.columns - j : kPanel;
       for (int64_t c = 0; c < g.channels; ++c) {
         float* const gate = gates + c * kPanel;

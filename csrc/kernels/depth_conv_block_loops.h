@@ -146,9 +146,15 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
     const int64_t i = row - begin + 2 * ring.rows - 1;
     return slots + (i / ring.rows % ring.slots * ring.slot_stride + i % ring.rows * width) * stride;
   };
-  const auto load = [&](int64_t position, int64_t count) {
-    load_tokens(maps.x + position * maps.x_position, maps.x_channel, maps.x_position, channels,
-                count, tokens, stride);
+  // Tokens as the maps hold them, with no copies, where products can take them.
+  const bool direct = kReadsNoMore && maps.x_channel == 1 && maps.out_channel == 1 &&
+                      channels % kOutputs == 0;
+  const int64_t x_stride = direct ? maps.x_position : stride;
+  const auto x_tokens = [&](int64_t position, int64_t count) -> const float* {
+    const float* const x = maps.x + position * maps.x_position;
+    if (direct) return x;
+    load_tokens(x, maps.x_channel, maps.x_position, channels, count, tokens, stride);
+    return tokens;
   };
   // silu(mix_in x) of rows that lie in one slot.
   const auto mix_in = [&](int64_t first, int64_t last) {
@@ -156,10 +162,10 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
     const int64_t count = (last - first) * width;
     for (int64_t t = 0; t < count; t += kChunk) {
       const int64_t some = count - t < kChunk ? count - t : kChunk;
-      load(first * width + t, some);
-      multiply_tokens<Then::silu>(operand_of(tokens, stride, some, channels), some, channels,
-                                  packed + at.mix_in, packed + at.mix_in_bias, channels,
-                                  place + t * stride, stride);
+      const float* const x = x_tokens(first * width + t, some);
+      multiply_tokens<Then::silu>(operand_of(x, x_stride, some, channels), some, channels,
+                                  packed + at.mix_in, packed + at.mix_in_bias, channels, x,
+                                  x_stride, place + t * stride, stride);
     }
   };
 
@@ -182,20 +188,28 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
                          packed + at.spatial_bias, mixed + done * stride);
         done += piece;
       }
-      load(first * width + t, some);
+      const float* const x = x_tokens(first * width + t, some);
       multiply_tokens<Then::add>(operand_of(mixed, stride, some, channels), some, channels,
-                                 packed + at.mix_out, packed + at.mix_out_bias, channels, tokens,
-                                 stride);
+                                 packed + at.mix_out, packed + at.mix_out_bias, channels, x,
+                                 x_stride, tokens, stride);
       const TokenOperand both = operand_of(tokens, stride, some, channels);
       multiply_tokens<Then::silu>(both, some, channels, packed + at.gate, packed + at.gate_bias,
-                                  channels, gated, stride);
+                                  channels, gated, stride, gated, stride);
       multiply_tokens<Then::multiply>(both, some, channels, packed + at.value,
-                                      packed + at.value_bias, channels, gated, stride);
-      multiply_tokens<Then::add>(operand_of(gated, stride, some, channels), some, channels,
-                                 packed + at.out, packed + at.out_bias, channels, tokens, stride);
-      store_tokens(tokens, stride, channels, some,
-                   maps.out + (first * width + t) * maps.out_position, maps.out_channel,
-                   maps.out_position);
+                                      packed + at.value_bias, channels, gated, stride, gated,
+                                      stride);
+      float* const result = maps.out + (first * width + t) * maps.out_position;
+      const TokenOperand product = operand_of(gated, stride, some, channels);
+      const auto finish = [&](float* to, int64_t to_stride) {
+        multiply_tokens<Then::add>(product, some, channels, packed + at.out, packed + at.out_bias,
+                                   channels, tokens, stride, to, to_stride);
+      };
+      if (direct) {
+        finish(result, maps.out_position);
+      } else {
+        finish(tokens, stride);
+        store_tokens(tokens, stride, channels, some, result, maps.out_channel, maps.out_position);
+      }
     }
   }
 }

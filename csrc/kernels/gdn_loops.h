@@ -47,7 +47,7 @@ ICMH_TARGET void level_gdn_positions(const GdnMaps& maps, const float* packed, i
       }
     }
     multiply_tokens<Then::store>(operand_of(squares, stride, count, channels), count, channels,
-                                 packed, beta, channels, energy, stride);
+                                 packed, beta, channels, energy, stride, energy, stride);
     // The squares are needed no more: their memory takes x again, then the result.
     load_tokens(maps.x + first * maps.x_position, maps.x_channel, maps.x_position, channels, count,
                 squares, stride);

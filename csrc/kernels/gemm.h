@@ -35,11 +35,32 @@ inline void pack_rows(const float* weight, int64_t rows, int64_t depth, int64_t 
   }
 }
 
+// Where rows of a product go. Past the caches: what is large, and not read soon.
+struct Rows {
+  float* data;
+  int64_t stride;
+  bool past_caches = false;
+};
+
+// Whether `stream` may store rows there.
+inline bool can_stream(const float* data, int64_t stride) {
+  return reinterpret_cast<std::uintptr_t>(data) % (Vector::kWidth * sizeof(float)) == 0 &&
+         stride % Vector::kWidth == 0;
+}
+
+ICMH_OP void store_row(const Rows& out, int64_t place, Vector::F x, int64_t left) {
+  if (out.past_caches && left >= Vector::kWidth) {
+    Vector::stream(out.data + place, x);
+  } else {
+    store_some(out.data + place, x, left);
+  }
+}
+
 // out[i][j] = bias[i] + residual[i][j] + sum_k weight[i][k] panel[k][j] for one tile of rows, the
 // first `rows` of which are stored, and the first `columns` columns. residual may be null.
 ICMH_OP void multiply_tile(const float* packed, const float* panel, int64_t depth,
                            const float* bias, const float* residual, int64_t residual_stride,
-                           int64_t rows, int64_t columns, float* out, int64_t out_stride) {
+                           int64_t rows, int64_t columns, const Rows& out) {
   using V = Vector;
   V::F sums[V::kTileRows][V::kTileVectors];
 #pragma GCC unroll 8
@@ -71,7 +92,7 @@ ICMH_OP void multiply_tile(const float* packed, const float* panel, int64_t dept
       if (residual != nullptr) {
         value = V::add(value, load_some(residual + i * residual_stride + v * V::kWidth, left));
       }
-      store_some(out + i * out_stride + v * V::kWidth, value, left);
+      store_row(out, i * out.stride + v * V::kWidth, value, left);
     }
   }
 }
@@ -79,12 +100,13 @@ ICMH_OP void multiply_tile(const float* packed, const float* panel, int64_t dept
 // The same for all `rows` of the packed weights.
 ICMH_TARGET inline void multiply_panel(const float* packed, const float* panel, int64_t rows,
                                        int64_t depth, const float* bias, const float* residual,
-                                       int64_t residual_stride, int64_t columns, float* out,
-                                       int64_t out_stride) {
+                                       int64_t residual_stride, int64_t columns,
+                                       const Rows& out) {
   for (int64_t first = 0; first < rows; first += Vector::kTileRows) {
     multiply_tile(packed + first * depth, panel, depth, bias == nullptr ? nullptr : bias + first,
                   residual == nullptr ? nullptr : residual + first * residual_stride,
-                  residual_stride, rows - first, columns, out + first * out_stride, out_stride);
+                  residual_stride, rows - first, columns,
+                  {out.data + first * out.stride, out.stride, out.past_caches});
   }
 }
 

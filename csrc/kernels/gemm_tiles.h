@@ -120,8 +120,8 @@ ICMH_TARGET inline void convert_panel(const float* panel, int64_t depth, std::ui
 // multiply_panel of kernels/gemm.h.
 ICMH_TARGET inline void multiply_tiles(const float* packed, const float* panel, int64_t rows,
                                        int64_t depth, const float* bias, const float* residual,
-                                       int64_t residual_stride, int64_t columns, float* out,
-                                       int64_t out_stride) {
+                                       int64_t residual_stride, int64_t columns,
+                                       const Rows& out) {
   using V = Vector;
   const int64_t blocks = (depth + kTileDepth - 1) / kTileDepth;
   std::uint32_t* const positions = tile_memory(blocks * 2 * kColumnTiles * kTileWords);
@@ -174,7 +174,7 @@ ICMH_TARGET inline void multiply_tiles(const float* packed, const float* panel, 
           const float* const more = residual + row * residual_stride + v * V::kWidth;
           value = V::add(value, load_some(more, left));
         }
-        store_some(out + row * out_stride + v * V::kWidth, value, left);
+        store_row(out, row * out.stride + v * V::kWidth, value, left);
       }
     }
     weights += 2 * row_words;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/simd.h"
-#include "common/thread_pool.h"
+#include "common/openmp.h"
 
 #ifdef ICMH_SIMD_X86
 #if !defined(__clang__)
@@ -466,7 +466,8 @@ void parallel_over_pixels(std::int64_t pixels, std::int64_t multiply_adds, std::
     const auto part = static_cast<std::int64_t>(index);
     work(begin_of(part), begin_of(part + 1));
   };
-  parallel_for(static_cast<std::size_t>(parts), static_cast<unsigned>(most), std::cref(run_part));
+  parallel_for_kernels(static_cast<std::size_t>(parts),
+                       most == 1 ? 1 : static_cast<unsigned>(threads), std::cref(run_part));
 }
 
 bool pack_layer(const IntegerLayerView& view, PackedLayer& layer) {

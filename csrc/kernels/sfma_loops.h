@@ -81,7 +81,7 @@ ICMH_TARGET void level_down(const SfmaSizes& s, const float* packed, const Const
       for (int64_t p = 0; p < columns; p += kPanel) {
         Product::multiply(packed + at.planes, scratch + p * s.channels, s.middle, s.channels,
                        packed + at.planes_bias, nullptr, 0, columns - p,
-                       planes + i * s.width + j + p, plane);
+                       {planes + i * s.width + j + p, plane});
       }
     }
   }
@@ -153,7 +153,7 @@ ICMH_TARGET void level_gate(const SfmaSizes& s, const float* packed, const float
       smooth_panel(windows, s.middle, stride, packed + at.dw3, packed + at.dw3_bias, smooth);
       // Never on tiles: a sum of amplitudes can be large, and its error is the gate's.
       multiply_panel(packed + at.inter, smooth, s.middle, s.middle, packed + at.inter_bias, nullptr,
-                     0, kPanel, gates, kPanel);
+                     0, kPanel, {gates, kPanel});
       for (int64_t c = 0; c < s.middle; ++c) {
         const int64_t place = 2 * (c * s.height + i) * parts + j;
 #pragma GCC unroll 4
@@ -172,6 +172,7 @@ ICMH_TARGET void level_gate(const SfmaSizes& s, const float* packed, const float
 
 // -- up --------------------------------------------------------------------------------------------
 
+constexpr int64_t kFarFloats = 1 << 20;  // of a result that is not in a core's cache when it ends
 constexpr int64_t kRingStride = kBlock + kPanel + 16;
 
 int64_t level_up_scratch(const SfmaSizes& s) {
@@ -197,7 +198,7 @@ ICMH_TARGET inline void down_row(const SfmaSizes& s, const Packed& at, const flo
   for (int64_t p = 0; p < last - first; p += kPanel) {
     Product::multiply(packed + at.down, panels + p * s.channels,
                       with_gates ? 2 * s.middle : s.middle, s.channels, packed + at.down_bias,
-                      nullptr, 0, last - first - p, row + left + p, kRingStride);
+                      nullptr, 0, last - first - p, {row + left + p, kRingStride});
   }
   // What the vectors of the last panel read to the right of the map is zero as well.
   const int64_t used = left + last - first;
@@ -220,6 +221,7 @@ ICMH_TARGET void level_up(const SfmaSizes& s, const float* packed, const ConstMa
   float* const both = panels + (kBlock + kPanel) * s.channels;
   float* const result = both + 2 * kPanel * s.middle;
   const auto row_of = [&](int64_t i) { return ring + (i + 5) % 5 * 2 * s.middle * kRingStride; };
+  const bool past_caches = s.channels * plane >= kFarFloats;
   for (int64_t j = 0; j < s.width; j += kBlock) {
     const int64_t columns = s.width - j < kBlock ? s.width - j : kBlock;
     for (int64_t i = begin - kReach; i < begin + kReach; ++i) {
@@ -252,15 +254,17 @@ ICMH_TARGET void level_up(const SfmaSizes& s, const float* packed, const ConstMa
         float* const place = out.data + i * out.row + (j + p) * out.column;
         if (planar) {
           Product::multiply(packed + at.up, both, s.channels, 2 * s.middle, packed + at.up_bias,
-                            x.data + i * x.row + j + p, x.channel, left, place, out.channel);
+                            x.data + i * x.row + j + p, x.channel, left,
+                            {place, out.channel, past_caches && can_stream(place, out.channel)});
           continue;
         }
         Product::multiply(packed + at.up, both, s.channels, 2 * s.middle, packed + at.up_bias,
-                          panels + p * s.channels, kPanel, kPanel, result, kPanel);
+                          panels + p * s.channels, kPanel, kPanel, {result, kPanel});
         transpose(result, kPanel, s.channels, left < kPanel ? left : kPanel, place, out.column);
       }
     }
   }
+  if (past_caches) V::fence();
 }
 
 }  // namespace

@@ -6,19 +6,19 @@
 namespace icmh::kernels {
 namespace {
 
-// What becomes of a sum, given what `out` holds.
+// What becomes of a sum, given a value of another buffer, `base`.
 enum class Then {
   store,     // sum
   silu,      // sum * sigmoid(sum)
-  add,       // out + sum
-  multiply,  // out * sum
+  add,       // base + sum
+  multiply,  // base * sum
 };
 
 template <Then kThen>
-ICMH_OP Vector::F then(Vector::F sum, const float* out) {
+ICMH_OP Vector::F then(Vector::F sum, const float* base) {
   if (kThen == Then::silu) return silu_of(sum);
-  if (kThen == Then::add) return Vector::add(Vector::load(out), sum);
-  if (kThen == Then::multiply) return Vector::mul(Vector::load(out), sum);
+  if (kThen == Then::add) return Vector::add(Vector::load(base), sum);
+  if (kThen == Then::multiply) return Vector::mul(Vector::load(base), sum);
   return sum;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/gemm_tiles.h"
+#include "kernels/panels.h"
 #include "kernels/tokens_then.h"
 
 namespace icmh::kernels {
@@ -22,25 +23,52 @@ constexpr int64_t packed_outputs(int64_t outputs, int64_t depth) {
   return rounded_up(outputs, kOutputs) * rounded_up(depth, kTileDepth);
 }
 
+// 32 channels of one token, `left` of them there: 16 words of upper halves, 16 of lower ones. A word
+// holds two neighbours.
+ICMH_OP void split_channels(const float* in, int64_t left, std::uint32_t* upper,
+                            std::uint32_t* lower) {
+  const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32(~0xFFFF);
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  const __m512 first = Vector::load_first(in, left);
+  const __m512 second = left > 16 ? Vector::load_first(in + 16, left - 16) : Vector::zero();
+  const __m512 a = _mm512_permutex2var_ps(first, even, second);
+  const __m512 b = _mm512_permutex2var_ps(first, odd, second);
+  const __m512i c = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(a), half), mask);
+  const __m512i d = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(b), half), mask);
+  const __m512i e =
+      _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(a, _mm512_castsi512_ps(c))), half);
+  const __m512i f =
+      _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(b, _mm512_castsi512_ps(d))), half);
+  _mm512_storeu_si512(upper, _mm512_or_si512(_mm512_srli_epi32(c, 16), d));
+  _mm512_storeu_si512(lower, _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(e, 16), f));
+}
+
 // Packs the matrix weight (outputs, depth), whose rows are `stride` floats apart, as tiles: for 32
 // outputs after 32 outputs, for 32 columns after 32 columns, both tiles of upper halves, then of
 // lower ones. A row of a tile is two columns of 16 outputs. Zeros where the matrix ends.
 ICMH_TARGET inline void pack_outputs(const float* weight, int64_t outputs, int64_t depth,
                                      int64_t stride, float* packed) {
-  auto* words = reinterpret_cast<std::uint32_t*>(packed);
+  // Transposed as words, which vectors of floats move as they are.
+  alignas(64) float upper[kTileWords], lower[kTileWords];
   for (int64_t o = 0; o < outputs; o += kOutputs) {
-    for (int64_t k = 0; k < depth; k += kTileDepth, words += kPairWords) {
-      for (int64_t i = 0; i < kOutputs; ++i) {
-        const float* const row = weight + (o + i) * stride + k;
-        const int64_t left = o + i < outputs ? depth - k : 0;
-        std::uint32_t* const place = words + i / 16 * kTileWords + i % 16;
-        for (int64_t j = 0; j < kTileDepth; j += 2) {
-          const float a = j < left ? row[j] : 0.0f, b = j + 1 < left ? row[j + 1] : 0.0f;
-          const float c = upper_half(a), d = upper_half(b);
-          place[j / 2 * 16] = bits_of(c) >> 16 | bits_of(d);
-          place[j / 2 * 16 + 2 * kTileWords] =
-              bits_of(upper_half(a - c)) >> 16 | bits_of(upper_half(b - d));
+    for (int64_t k = 0; k < depth; k += kTileDepth, packed += kPairWords) {
+      for (int64_t tile = 0; tile < 2; ++tile) {
+        float* const upper_tile = packed + tile * kTileWords;
+        float* const lower_tile = upper_tile + 2 * kTileWords;
+        const int64_t first = o + 16 * tile;
+        const int64_t count = outputs - first < 16 ? outputs - first : 16;
+        if (count < 16) {
+          std::memset(upper_tile, 0, kTileWords * sizeof(float));
+          std::memset(lower_tile, 0, kTileWords * sizeof(float));
         }
+        for (int64_t i = 0; i < count; ++i) {
+          split_channels(weight + (first + i) * stride + k, depth - k,
+                         reinterpret_cast<std::uint32_t*>(upper + 16 * i),
+                         reinterpret_cast<std::uint32_t*>(lower + 16 * i));
+        }
+        transpose(upper, 16, count, 16, upper_tile, 16);
+        transpose(lower, 16, count, 16, lower_tile, 16);
       }
     }
   }
@@ -52,34 +80,20 @@ struct TokenOperand {
   const std::uint32_t* words;
 };
 
+// operand_of reads just the tokens there are, and products no others.
+constexpr bool kReadsNoMore = true;
+
 // Of the calling thread's memory: it holds one operand at a time.
 ICMH_TARGET inline TokenOperand operand_of(const float* tokens, int64_t stride, int64_t count,
                                            int64_t depth) {
   const int64_t blocks = rounded_up(depth, kTileDepth) / kTileDepth;
   std::uint32_t* const words = tile_memory(rounded_up(count, kTokens) * blocks * kTileDepth);
-  const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32(~0xFFFF);
-  // Of 16 channels and the next 16, the halves in which tiles hold neighbours.
-  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-  const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
   for (int64_t t = 0; t < count; ++t) {
     const float* const in = tokens + t * stride;
     std::uint32_t* place =
         words + t / kTokens * blocks * kPairWords + t % kTokens / 16 * kTileWords + t % 16 * 16;
     for (int64_t k = 0; k < depth; k += kTileDepth, place += kPairWords) {
-      const __m512 first = Vector::load_first(in + k, depth - k);
-      const __m512 second =
-          depth - k > 16 ? Vector::load_first(in + k + 16, depth - k - 16) : Vector::zero();
-      const __m512 a = _mm512_permutex2var_ps(first, even, second);
-      const __m512 b = _mm512_permutex2var_ps(first, odd, second);
-      const __m512i c = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(a), half), mask);
-      const __m512i d = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(b), half), mask);
-      const __m512i e =
-          _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(a, _mm512_castsi512_ps(c))), half);
-      const __m512i f =
-          _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(b, _mm512_castsi512_ps(d))), half);
-      _mm512_storeu_si512(place, _mm512_or_si512(_mm512_srli_epi32(c, 16), d));
-      _mm512_storeu_si512(place + 2 * kTileWords,
-                          _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(e, 16), f));
+      split_channels(in + k, depth - k, place, place + 2 * kTileWords);
     }
   }
   // Loads of tiles do not tell the compiler what they read.
@@ -130,12 +144,13 @@ ICMH_TARGET inline void add_tiles(const std::uint32_t* left, const std::uint32_t
   _tile_stored(3, sums + 16 * kOutputs + 16, kBytes);
 }
 
-// out[t][o] = then(bias[o] + sum_k in[t][k] weight[o][k]) of all tokens, kMaxTokens of them at most,
-// and all outputs.
+// out[t][o] = then(bias[o] + sum_k in[t][k] weight[o][k], base[t][o]) of all tokens, kMaxTokens of
+// them at most, and all outputs.
 template <Then kThen>
 ICMH_TARGET void multiply_tokens(const TokenOperand& in, int64_t tokens, int64_t depth,
                                  const float* packed, const float* bias, int64_t outputs,
-                                 float* out, int64_t out_stride) {
+                                 const float* base, int64_t base_stride, float* out,
+                                 int64_t out_stride) {
   using V = Vector;
   const int64_t blocks = (depth + kTileDepth - 1) / kTileDepth;
   const auto* weights = reinterpret_cast<const std::uint32_t*>(packed);
@@ -152,9 +167,10 @@ ICMH_TARGET void multiply_tokens(const TokenOperand& in, int64_t tokens, int64_t
     const V::F first_bias = V::load(bias + o), second_bias = V::load(bias + o + 16);
     for (int64_t t = 0; t < tokens; ++t) {
       const float* const sum = sums + t * kOutputs;
+      const float* const with = base + t * base_stride + o;
       float* const place = out + t * out_stride + o;
-      const V::F first = then<kThen>(V::add(first_bias, V::load(sum)), place);
-      const V::F second = then<kThen>(V::add(second_bias, V::load(sum + 16)), place + 16);
+      const V::F first = then<kThen>(V::add(first_bias, V::load(sum)), with);
+      const V::F second = then<kThen>(V::add(second_bias, V::load(sum + 16)), with + 16);
       V::store(place, first);
       V::store(place + 16, second);
     }

@@ -48,15 +48,19 @@ struct TokenOperand {
   int64_t stride;
 };
 
+// Products read whole tiles of tokens.
+constexpr bool kReadsNoMore = false;
+
 ICMH_TARGET inline TokenOperand operand_of(const float* tokens, int64_t stride, int64_t /*count*/,
                                            int64_t /*depth*/) {
   return {tokens, stride};
 }
 
-// out[t][o] = then(bias[o] + sum_k in[t][k] weight[o][k]) of a tile of kTokens tokens.
+// out[t][o] = then(bias[o] + sum_k in[t][k] weight[o][k], base[t][o]) of a tile of kTokens tokens.
 template <Then kThen>
 ICMH_OP void token_tile(const float* in, int64_t in_stride, int64_t depth, const float* packed,
-                        const float* bias, float* out, int64_t out_stride) {
+                        const float* bias, const float* base, int64_t base_stride, float* out,
+                        int64_t out_stride) {
   using V = Vector;
   V::F sums[kTokens][kTokenVectors];
 #pragma GCC unroll 4
@@ -80,8 +84,8 @@ ICMH_OP void token_tile(const float* in, int64_t in_stride, int64_t depth, const
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 4
     for (int v = 0; v < kTokenVectors; ++v) {
-      float* const place = out + t * out_stride + v * V::kWidth;
-      V::store(place, then<kThen>(sums[t][v], place));
+      const float* const with = base + t * base_stride + v * V::kWidth;
+      V::store(out + t * out_stride + v * V::kWidth, then<kThen>(sums[t][v], with));
     }
   }
 }
@@ -90,11 +94,13 @@ ICMH_OP void token_tile(const float* in, int64_t in_stride, int64_t depth, const
 template <Then kThen>
 ICMH_TARGET void multiply_tokens(const TokenOperand& in, int64_t tokens, int64_t depth,
                                  const float* packed, const float* bias, int64_t outputs,
-                                 float* out, int64_t out_stride) {
+                                 const float* base, int64_t base_stride, float* out,
+                                 int64_t out_stride) {
   for (int64_t o = 0; o < outputs; o += kOutputs) {
     for (int64_t t = 0; t < tokens; t += kTokens) {
       token_tile<kThen>(in.tokens + t * in.stride, in.stride, depth, packed + o * depth, bias + o,
-                        out + t * out_stride + o, out_stride);
+                        base + t * base_stride + o, base_stride, out + t * out_stride + o,
+                        out_stride);
     }
   }
 }

@@ -28,6 +28,8 @@ namespace {
 using std::int32_t;
 using std::int64_t;
 
+// `stream` stores past the caches, where the instruction set can, at an address that is a multiple of
+// a vector's bytes; `fence` comes before another thread may read that.
 #if defined(ICMH_VECTOR_AVX512)
 
 struct Vector {
@@ -40,6 +42,8 @@ struct Vector {
   ICMH_OP F all(float x) { return _mm512_set1_ps(x); }
   ICMH_OP F load(const float* p) { return _mm512_loadu_ps(p); }
   ICMH_OP void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  ICMH_OP void stream(float* p, F x) { _mm512_stream_ps(p, x); }
+  ICMH_OP void fence() { _mm_sfence(); }
   ICMH_OP __mmask16 first(int64_t n) {
     return static_cast<__mmask16>(n >= kWidth ? 0xFFFF : (1u << n) - 1);
   }
@@ -73,6 +77,8 @@ struct Vector {
   ICMH_OP F all(float x) { return _mm256_set1_ps(x); }
   ICMH_OP F load(const float* p) { return _mm256_loadu_ps(p); }
   ICMH_OP void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  ICMH_OP void stream(float* p, F x) { _mm256_stream_ps(p, x); }
+  ICMH_OP void fence() { _mm_sfence(); }
   ICMH_OP __m256i first(int64_t n) {
     const __m256i places = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
     const int count = static_cast<int>(n < kWidth ? n : kWidth);
@@ -110,6 +116,8 @@ struct Vector {
   ICMH_OP F all(float x) { return vdupq_n_f32(x); }
   ICMH_OP F load(const float* p) { return vld1q_f32(p); }
   ICMH_OP void store(float* p, F x) { vst1q_f32(p, x); }
+  ICMH_OP void stream(float* p, F x) { vst1q_f32(p, x); }
+  ICMH_OP void fence() {}
   ICMH_OP F load_first(const float* p, int64_t n) {
     if (n >= kWidth) return load(p);
     float values[kWidth] = {};
@@ -150,6 +158,8 @@ struct Vector {
   ICMH_OP F all(float x) { return x; }
   ICMH_OP F load(const float* p) { return *p; }
   ICMH_OP void store(float* p, F x) { *p = x; }
+  ICMH_OP void stream(float* p, F x) { *p = x; }
+  ICMH_OP void fence() {}
   ICMH_OP F load_first(const float* p, int64_t n) { return n > 0 ? *p : 0.0f; }
   ICMH_OP void store_first(float* p, F x, int64_t n) {
     if (n > 0) *p = x;

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icmh_rt import _native
-from icmh_rt.kernels._cpu_obstacle import native_obstacle
+from icmh_rt.kernels._cpu_native import native, native_obstacle
 from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._memory import empty_result_maps, workspace
-from icmh_rt.kernels._parallel import for_each
 
 _PARTS = 4  # of the rows for each thread: enough that the last ones even out
 _MIN_POSITIONS = 1024
@@ -30,7 +28,7 @@ def sfma_obstacle(x: Tensor, *arguments: Any) -> str | None:
 def sfma(x: Tensor, *arguments: Any, level: str = "auto") -> Tensor:
     """See `icmh_rt.kernels.sfma.reference`; ``level``: instructions, for tests."""
     *tensors, factor = arguments
-    native = _native.module()
+    module = native()
     x = _dense(x)
     out = empty_result_maps(x, x.shape[1])
     _, channels, height, width = x.shape
@@ -39,78 +37,67 @@ def sfma(x: Tensor, *arguments: Any, level: str = "auto") -> Tensor:
     if x.numel() == 0:
         return out
     tensors = [tensor.contiguous() for tensor in tensors]
-    packed = torch.empty(native.sfma_packed_size(sizes, level))
+    packed = torch.empty(module.sfma_packed_size(sizes, level))
     addresses = [tensor.data_ptr() for tensor in tensors]
-    native.sfma_pack(sizes, addresses, packed.data_ptr(), level)
+    module.sfma_pack(sizes, addresses, packed.data_ptr(), level)
     weights = packed.data_ptr()
     strides = _strides(x)
-    has_fft = native.sfma_has_fft(sizes)
+    has_fft = module.sfma_has_fft(sizes)
     threads = torch.get_num_threads()
     rows = _rows(height)
     groups = _ranges(middle, max(1, middle // (_PARTS * threads)))
     with (
-        workspace(native.sfma_spectrum_size(sizes, level)) as spectrum,
-        workspace(native.sfma_spectrum_size(sizes, level)) as other,
+        workspace(module.sfma_spectrum_size(sizes, level)) as spectrum,
+        workspace(module.sfma_spectrum_size(sizes, level)) as other,
     ):
         # `other` is the planes before the transform, then what the gate lets through; `spectrum`
         # the planes after the inverse one.
         values, others = spectrum.data_ptr(), other.data_ptr()
         for image, result in zip(x, out, strict=True):
             source, target = image.data_ptr(), result.data_ptr()
-
-            def down(part: tuple[int, int], source: int = source) -> None:
-                native.sfma_down(sizes, weights, source, strides, *part, others, level)
-
-            def analyse(part: tuple[int, int]) -> None:
-                if has_fft:
-                    native.sfma_analyse(sizes, others, *part, values, level)
-                else:
-                    _analyse(other, sizes, part, spectrum)
-
-            def gate(part: tuple[int, int]) -> None:
-                native.sfma_gate(sizes, weights, values, *part, others, level)
-
-            def synthesise(part: tuple[int, int]) -> None:
-                if has_fft:
-                    native.sfma_synthesise(sizes, others, *part, values, level)
-                else:
-                    _synthesise(other, sizes, part, spectrum)
-
-            def up(part: tuple[int, int], source: int = source, target: int = target) -> None:
-                native.sfma_up(
-                    sizes, weights, source, strides, values, *part, target, strides, level
-                )
-
-            for_each(down, rows)
-            for_each(analyse, groups)
-            for_each(gate, rows)
-            for_each(synthesise, groups)
-            for_each(up, rows)
+            module.sfma_down(sizes, weights, source, strides, rows, threads, others, level)
+            if has_fft:
+                module.sfma_analyse(sizes, others, groups, threads, values, level)
+            else:
+                _analyse(other, sizes, spectrum)
+            module.sfma_gate(sizes, weights, values, rows, threads, others, level)
+            if has_fft:
+                module.sfma_synthesise(sizes, others, groups, threads, values, level)
+            else:
+                _synthesise(other, sizes, spectrum)
+            module.sfma_up(
+                sizes,
+                weights,
+                source,
+                strides,
+                values,
+                rows,
+                threads,
+                target,
+                strides,
+                level,
+            )
     return out
 
 
-def _analyse(
-    planes: Tensor, sizes: tuple[Any, ...], part: tuple[int, int], spectrum: Tensor
-) -> None:
+def _analyse(planes: Tensor, sizes: tuple[Any, ...], spectrum: Tensor) -> None:
     """Of sizes that C++ has no transform for, those with a large prime factor."""
     _, middle, height, width, _ = sizes
     planes = planes[: middle * height * width].view(middle, height, width)
     spectrum = spectrum.view(middle, height, 2, -1)
-    found = torch.fft.rfft2(planes[slice(*part)])
+    found = torch.fft.rfft2(planes)
     columns = found.shape[2]
-    spectrum[slice(*part), :, 0, :columns] = found.real
-    spectrum[slice(*part), :, 1, :columns] = found.imag
-    spectrum[slice(*part), :, :, columns:] = 0.0
+    spectrum[:, :, 0, :columns] = found.real
+    spectrum[:, :, 1, :columns] = found.imag
+    spectrum[:, :, :, columns:] = 0.0
 
 
-def _synthesise(
-    spectrum: Tensor, sizes: tuple[Any, ...], part: tuple[int, int], planes: Tensor
-) -> None:
+def _synthesise(spectrum: Tensor, sizes: tuple[Any, ...], planes: Tensor) -> None:
     _, middle, height, width, _ = sizes
     planes = planes[: middle * height * width].view(middle, height, width)
-    parts = spectrum.view(middle, height, 2, -1)[slice(*part), :, :, : width // 2 + 1]
+    parts = spectrum.view(middle, height, 2, -1)[..., : width // 2 + 1]
     found = torch.complex(parts[:, :, 0], parts[:, :, 1])
-    planes[slice(*part)] = torch.fft.irfft2(found, s=(height, width), norm="forward")
+    planes[:] = torch.fft.irfft2(found, s=(height, width), norm="forward")
 
 
 # -- the adapter's steps by themselves ------------------------------------------------------------
@@ -147,7 +134,7 @@ def _project(
     out: Tensor,
     level: str,
 ) -> Tensor:
-    native = _native.module()
+    module = native()
     if out.numel() == 0:
         return out
     weight, bias = weight.contiguous(), bias.contiguous()
@@ -156,31 +143,28 @@ def _project(
 
     def pack(address: int) -> int:
         pointers = (weight.data_ptr(), bias.data_ptr())
-        return native.project_pack(*inputs, *pointers, outputs, float(factor), address, level)
+        return module.project_pack(*inputs, *pointers, outputs, float(factor), address, level)
 
     packed = torch.empty(pack(0))
     pack(packed.data_ptr())
     positions = first.shape[2] * first.shape[3]
-    step = max(_MIN_POSITIONS, -(-positions // (_PARTS * torch.get_num_threads())))
+    threads = torch.get_num_threads()
+    parts = _ranges(positions, max(_MIN_POSITIONS, -(-positions // (_PARTS * threads))))
     for image in range(len(first)):
-        maps = [_map(t, image) for t in (first, second, residual, out)]
-
-        def run(part: tuple[int, int], maps: list[list[int]] = maps) -> None:
-            one, two, added, result = maps
-            native.project(
-                one,
-                inputs[0],
-                two,
-                inputs[1],
-                added,
-                packed.data_ptr(),
-                outputs,
-                result,
-                *part,
-                level,
-            )
-
-        for_each(run, _ranges(positions, step))
+        one, two, added, result = (_map(t, image) for t in (first, second, residual, out))
+        module.project(
+            one,
+            inputs[0],
+            two,
+            inputs[1],
+            added,
+            packed.data_ptr(),
+            outputs,
+            result,
+            parts,
+            threads,
+            level,
+        )
     return out
 
 
@@ -188,23 +172,18 @@ def spatial_modulation(
     x: Tensor, other: Tensor, weight: Tensor, bias: Tensor, level: str = "auto"
 ) -> Tensor:
     """See `icmh_rt.kernels.spatial_modulation.reference`."""
-    native = _native.module()
+    module = native()
     x, other = _dense(x), _dense(other)
     weight, bias = weight.contiguous(), bias.contiguous()
     out = empty_result_maps(x, x.shape[1])
     if out.numel() == 0:
         return out
     sizes = list(x.shape[1:])
+    rows, threads = _rows(x.shape[2]), torch.get_num_threads()
+    pointers = (weight.data_ptr(), bias.data_ptr())
     for image in range(len(x)):
-        maps = [_map(t, image) for t in (x, other, out)]
-
-        def run(part: tuple[int, int], maps: list[list[int]] = maps) -> None:
-            one, two, result = maps
-            native.modulate(
-                one, two, sizes, weight.data_ptr(), bias.data_ptr(), result, *part, level
-            )
-
-        for_each(run, _rows(x.shape[2]))
+        one, two, result = (_map(t, image) for t in (x, other, out))
+        module.modulate(one, two, sizes, *pointers, result, rows, threads, level)
     return out
 
 
@@ -217,7 +196,7 @@ def frequency_gate(
     level: str = "auto",
 ) -> Tensor:
     """See `icmh_rt.kernels.frequency_gate.reference`."""
-    native = _native.module()
+    module = native()
     format = memory_format(spectrum)
     spectrum = spectrum.resolve_conj().contiguous()
     weights = [t.float().contiguous() for t in (dw_weight, dw_bias, mix_weight, mix_bias)]
@@ -225,13 +204,10 @@ def frequency_gate(
     if out.numel() == 0:
         return out.contiguous(memory_format=format)
     sizes, addresses = list(spectrum.shape[1:]), [t.data_ptr() for t in weights]
+    rows, threads = _rows(spectrum.shape[2]), torch.get_num_threads()
     for image, result in zip(spectrum, out, strict=True):
         source, target = image.data_ptr(), result.data_ptr()
-
-        def run(part: tuple[int, int], source: int = source, target: int = target) -> None:
-            native.frequency_gate(source, sizes, addresses, target, *part, level)
-
-        for_each(run, _rows(spectrum.shape[2]))
+        module.frequency_gate(source, sizes, addresses, target, rows, threads, level)
     return out.contiguous(memory_format=format)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from icmh_rt import _native
-from icmh_rt.kernels._cpu_obstacle import native_obstacle
+from icmh_rt.kernels._cpu_native import native, native_obstacle
 from icmh_rt.kernels._layout import is_channels_last, memory_format
-from icmh_rt.kernels._parallel import for_each
 
 _PART_VALUES = 1 << 16  # fewer are not worth a thread of their own
 _PARTS = 4  # for each thread: enough that the last ones even out
@@ -20,14 +18,14 @@ _MAX_THRESHOLDS = 255  # indexes are bytes
 
 def _scalar_obstacle() -> str | None:
     """Why a kernel that is made of matrix products should not run here, or None."""
-    if _native.module().simd_level() == "scalar":
+    if native().simd_level() == "scalar":
         return "without AVX2, AVX-512 or NEON it is slower than PyTorch"
     return None
 
 
 def _has_tiles() -> bool:
     """Whether matrix products are computed on AMX tiles."""
-    return _native.module().kernel_level() == "amx"
+    return native().kernel_level() == "amx"
 
 
 def _parts(length: int, values: int) -> list[tuple[int, int]]:
@@ -42,7 +40,7 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_form
     result = torch.empty(shape, dtype=dtype, memory_format=layout)
     size = result.numel() * result.element_size()
     if size >= _HUGE_BYTES:
-        _native.module().advise_huge_pages(result.data_ptr(), size)
+        native().advise_huge_pages(result.data_ptr(), size)
     return result
 
 
@@ -74,7 +72,7 @@ def quantize_index(
     level: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `icmh_rt.kernels.quantize_index.reference`; ``level``: instructions, for tests."""
-    native = _native.module()
+    module = native()
     layout = memory_format(latent)
 
     def laid_out(values: Tensor | None) -> Tensor | None:
@@ -95,29 +93,24 @@ def quantize_index(
         length, gain_period = channels, 0
     else:
         length, gain_period = height * width, channels
-    bad: list[int] = []
-
-    def run(part: tuple[int, int]) -> None:
-        count = native.quantize_index(
-            length,
-            _address(latent),
-            _address(mean),
-            length,
-            _address(gain),
-            gain_period,
-            _address(scales),
-            _address(thresholds),
-            0 if thresholds is None else len(thresholds),
-            _address(symbols),
-            _address(indexes) if scales is not None else 0,
-            *part,
-            level,
-        )
-        bad.append(count)
-
-    if latent.numel() != 0:
-        for_each(run, _parts(latent.numel() // length, length))
-    total = torch.tensor([min(sum(bad), 2**31 - 1)], dtype=torch.int32)
+    rows = latent.numel() // length if length else 0
+    bad = module.quantize_index(
+        length,
+        _address(latent),
+        _address(mean),
+        length,
+        _address(gain),
+        gain_period,
+        _address(scales),
+        _address(thresholds),
+        0 if thresholds is None else len(thresholds),
+        _address(symbols),
+        _address(indexes) if scales is not None else 0,
+        _parts(rows, length),
+        torch.get_num_threads(),
+        level,
+    )
+    total = torch.tensor([min(bad, 2**31 - 1)], dtype=torch.int32)
     return symbols, indexes, total
 
 
@@ -154,7 +147,7 @@ def image_in(
     channels_last: bool,
 ) -> Tensor:
     """See `icmh_rt.kernels.images.reference_in`."""
-    native = _native.module()
+    module = native()
     image = image.contiguous()
     count, image_height, image_width, _ = image.shape
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -163,27 +156,24 @@ def image_in(
     # What becomes of each byte, by the definition.
     table = torch.arange(256, dtype=torch.float32).div_(255.0).sub_(offset).to(dtype)
 
-    def run(part: tuple[int, int]) -> None:
-        native.image_in(
-            _address(image),
-            image_height,
-            image_width,
-            top,
-            left,
-            height,
-            width,
-            edge,
-            patch,
-            _address(table),
-            table.element_size(),
-            _address(planes),
-            channels_last,
-            *part,
-        )
-
-    if planes.numel() != 0:
-        rows = count * (height // patch)
-        for_each(run, _parts(rows, planes.numel() // rows))
+    rows = count * (height // patch)
+    module.image_in(
+        _address(image),
+        image_height,
+        image_width,
+        top,
+        left,
+        height,
+        width,
+        edge,
+        patch,
+        _address(table),
+        table.element_size(),
+        _address(planes),
+        channels_last,
+        _parts(rows, planes.numel() // max(1, rows)),
+        torch.get_num_threads(),
+    )
     return planes
 
 
@@ -204,31 +194,28 @@ def image_out(
     level: str = "auto",
 ) -> Tensor:
     """See `icmh_rt.kernels.images.reference_out`; ``level``: instructions, for tests."""
-    native = _native.module()
+    module = native()
     planes = planes.contiguous(memory_format=memory_format(planes))
     channels_last = is_channels_last(planes)
     count, _, rows, columns = planes.shape
     image = torch.empty((count, height, width, 3), dtype=torch.uint8)
 
-    def run(part: tuple[int, int]) -> None:
-        native.image_out(
-            _address(planes),
-            channels_last,
-            rows,
-            columns,
-            top,
-            left,
-            height,
-            width,
-            patch,
-            offset,
-            _address(image),
-            *part,
-            level,
-        )
-
-    if image.numel() != 0:
-        for_each(run, _parts(count * height, 3 * width))
+    module.image_out(
+        _address(planes),
+        channels_last,
+        rows,
+        columns,
+        top,
+        left,
+        height,
+        width,
+        patch,
+        offset,
+        _address(image),
+        _parts(count * height, 3 * width),
+        torch.get_num_threads(),
+        level,
+    )
     return image
 
 
@@ -241,7 +228,7 @@ def depth_conv_block_obstacle(x: Tensor, *weights: Tensor) -> str | None:
 
 def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor:
     """See `icmh_rt.kernels.depth_conv_block.reference`; ``level``: instructions, for tests."""
-    native = _native.module()
+    module = native()
     layout = memory_format(x)
     x = x.contiguous(memory_format=layout)
     out = _empty(x.shape, x.dtype, layout)
@@ -251,8 +238,8 @@ def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor
     matrices = [_rows(weights[i]) for i in (0, 4, 6, 8, 10)]
     biases = [weights[i].contiguous() for i in (1, 5, 7, 9, 11)]
     spatial, spatial_bias = weights[2].contiguous(), weights[3].contiguous()
-    packed = torch.empty(native.depth_conv_packed_size(channels, level))
-    native.depth_conv_pack(
+    packed = torch.empty(module.depth_conv_packed_size(channels, level))
+    module.depth_conv_pack(
         channels,
         [_address(part) for pair in zip(matrices, biases, strict=True) for part in pair],
         [matrix.stride(0) for matrix in matrices],
@@ -263,23 +250,19 @@ def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor
     )
     strides = (1, channels) if is_channels_last(x) else (height * width, 1)
 
-    def run(part: tuple[int, int, int]) -> None:
-        image, begin, end = part
-        native.depth_conv_block(
-            channels,
-            height,
-            width,
-            _address(x[image]),
-            strides,
-            _address(out[image]),
-            strides,
-            _address(packed),
-            begin,
-            end,
-            level,
-        )
-
-    for_each(run, _bands(x.shape[0], height))
+    module.depth_conv_block(
+        channels,
+        height,
+        width,
+        _address(x),
+        strides,
+        _address(out),
+        strides,
+        _address(packed),
+        _bands(x.shape[0], height),
+        torch.get_num_threads(),
+        level,
+    )
     return out
 
 
@@ -312,7 +295,7 @@ def gdn_obstacle(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> str |
 
 def gdn(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, level: str = "auto") -> Tensor:
     """See `icmh_rt.kernels.gdn.reference`; ``level``: instructions, for tests."""
-    native = _native.module()
+    module = native()
     layout = memory_format(x)
     x = x.contiguous(memory_format=layout)
     out = _empty(x.shape, x.dtype, layout)
@@ -321,27 +304,23 @@ def gdn(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, level: str = "aut
     images, channels, height, width = x.shape
     positions = height * width
     gamma, beta = _rows(gamma), beta.contiguous()
-    packed = torch.empty(native.gdn_packed_size(channels, level))
-    native.gdn_pack(
+    packed = torch.empty(module.gdn_packed_size(channels, level))
+    module.gdn_pack(
         channels, _address(gamma), gamma.stride(0), _address(beta), _address(packed), level
     )
     strides = (1, channels) if is_channels_last(x) else (positions, 1)
 
-    def run(part: tuple[int, int, int]) -> None:
-        image, begin, end = part
-        native.gdn(
-            channels,
-            _address(x[image]),
-            strides,
-            _address(out[image]),
-            strides,
-            inverse,
-            _address(packed),
-            begin,
-            end,
-            level,
-        )
-
-    parts = [(i, *part) for i in range(images) for part in _parts(positions, channels)]
-    for_each(run, parts)
+    module.gdn(
+        channels,
+        positions,
+        _address(x),
+        strides,
+        _address(out),
+        strides,
+        inverse,
+        _address(packed),
+        [(i, *part) for i in range(images) for part in _parts(positions, channels)],
+        torch.get_num_threads(),
+        level,
+    )
     return out

@@ -1,12 +1,29 @@
-"""Whether tensors are such that C++ can work on them."""
+"""The C++ kernels: the module, its threads, and whether it can work on given tensors."""
 
 from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from icmh_rt import _native
 from icmh_rt.errors import BackendUnavailableError
+
+_OPENMP = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")
+
+
+@cache
+def native() -> ModuleType:
+    """The native module, its kernels' loops on PyTorch's own threads where those are OpenMP's."""
+    module = _native.module()
+    shipped = sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*"))
+    for library in (*map(str, shipped), *_OPENMP):
+        if module.use_openmp(library):
+            break
+    return module
 
 
 def native_obstacle(dtypes: tuple[torch.dtype, ...], *tensors: Tensor | None) -> str | None:
@@ -19,7 +36,7 @@ def native_obstacle(dtypes: tuple[torch.dtype, ...], *tensors: Tensor | None) ->
         if tensor.dtype not in dtypes:
             return f"a tensor is {tensor.dtype}, and this kernel computes in {_names(dtypes)}"
     try:
-        _native.module()
+        native()
     except BackendUnavailableError as error:
         return str(error)
     return None
