@@ -34,12 +34,12 @@ def table(results: Results) -> str:
     """Plain text: the points of every curve, then Bjontegaard deltas, then checks."""
     blocks = [f"{_describe_images(results)}; every figure is a mean over the images."]
     for curve in results.curves:
-        blocks.append(f"{curve.name} ({_settings(curve)})\n{_align(_point_table(curve))}")
+        blocks.append(f"{curve.name} ({_settings(curve)})\n{align(_point_table(curve))}")
     if results.comparisons:
         notes = _notes(results.comparisons)
-        blocks.append("\n".join([_align([BD_HEADS, *_bd_rows(results.comparisons)]), *notes]))
+        blocks.append("\n".join([align([BD_HEADS, *_bd_rows(results.comparisons)]), *notes]))
     if results.checks:
-        blocks.append(_align([CHECK_HEADS, *_check_rows(results.checks)]))
+        blocks.append(align([CHECK_HEADS, *_check_rows(results.checks)]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -68,12 +68,12 @@ def markdown(results: Results, title: str, figure: str | None = None) -> str:
     if results.comparisons:
         lines += ["## Bjøntegaard deltas", ""]
         lines += ["Negative BD-rates are fewer bits at the same PSNR.", ""]
-        lines += [*_markdown_table(BD_HEADS, _bd_rows(results.comparisons)), ""]
+        lines += [*markdown_table(BD_HEADS, _bd_rows(results.comparisons)), ""]
         notes = _notes(results.comparisons)
         lines += [*(f"- {note}" for note in notes), *([""] if notes else [])]
     if results.checks:
         lines += ["## Rate over quality, and against the model's estimate", ""]
-        lines += [*_markdown_table(CHECK_HEADS, _check_rows(results.checks)), ""]
+        lines += [*markdown_table(CHECK_HEADS, _check_rows(results.checks)), ""]
         lines += [
             "Bars: the mean rate rises strictly; the span is at least"
             f" {SPAN_BAR:g} x (aim {SPAN_AIM:g} x); every stream has at most"
@@ -86,7 +86,7 @@ def markdown(results: Results, title: str, figure: str | None = None) -> str:
     for curve in results.curves:
         heads, *rows = _point_table(curve)
         lines += [f"### {curve.name}", "", _settings(curve), ""]
-        lines += [*_markdown_table(heads, rows), ""]
+        lines += [*markdown_table(heads, rows), ""]
     return "\n".join(lines)
 
 
@@ -184,7 +184,7 @@ def _check_rows(checks: Sequence[Checks]) -> list[list[str]]:
     ]
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns padded with spaces; words to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     left = [rows[-1][i][:1].isalpha() for i in range(len(rows[0]))]
@@ -195,7 +195,7 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     left = [bool(rows) and rows[0][i][:1].isalpha() for i in range(len(heads))]
     rule = ["---" if keep else "---:" for keep in left]
     return ["| " + " | ".join(row) + " |" for row in (heads, rule, *rows)]

@@ -1,0 +1,165 @@
+"""Rate-accuracy results as a table, a Markdown page and a figure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from icmh_rt._files import replace_file
+from icmh_rt.errors import IcmhError
+from icmh_rt.evaluation.bd import BdResult
+from icmh_rt.evaluation.plot import CODEC_COLORS, MARKERS, OTHER_STYLES, require
+from icmh_rt.evaluation.report import align, markdown_table
+from icmh_rt.evaluation.task_curves import TaskCurve, TaskResults
+
+NAMES = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "ap50": "AP50",
+    "ap": "AP",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+}
+COMPARISON_HEADS = ("curve", "against", "BD-rate %", "over %", "BD-accuracy, points")
+
+
+def table(results: TaskResults) -> str:
+    """Plain text: every curve's points, then the deltas."""
+    blocks = [f"{results.task}, {len(results.images)} pictures; rates are of whole files."]
+    for curve in results.curves:
+        blocks.append(f"{curve.name}\n{align(_points(curve))}")
+    if results.comparisons:
+        blocks.append(align([COMPARISON_HEADS, *_comparisons(results)]))
+        blocks += _notes(results)
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown(results: TaskResults, title: str, figure: str | None = None) -> str:
+    """A page; figure: the picture's path relative to it."""
+    origin = results.provenance
+    lines = [f"# {title}", "", "Written by the command below; edit that, not this page.", ""]
+    if "command" in origin:
+        lines += ["```", str(origin["command"]), "```", ""]
+    machine, versions = origin.get("machine", {}), origin.get("versions", {})
+    if machine:
+        made = ", ".join(f"{name} {version}" for name, version in versions.items())
+        lines += [f"{str(origin['created'])[:10]}; {made}; {machine['cpu']}.", ""]
+    lines += [
+        f"{len(results.images)} pictures. Rates are real bytes, headers included, a mean over the "
+        "pictures.",
+        "",
+    ]
+    if figure is not None:
+        lines += [f"![Rate-accuracy curves]({figure})", ""]
+    if results.comparisons:
+        lines += [
+            "## Bjøntegaard deltas",
+            "",
+            f"At equal {NAMES.get(results.figure, results.figure)}, of curves made to rise "
+            "(isotonic regression). Negative BD-rates are fewer bits.",
+            "",
+            *markdown_table(COMPARISON_HEADS, _comparisons(results)),
+            "",
+            *(f"- {note}" for note in _notes(results)),
+            "",
+        ]
+    for curve in results.curves:
+        heads, *rows = _points(curve)
+        lines += [f"## {curve.name}", "", *markdown_table(heads, rows), ""]
+    return "\n".join(lines)
+
+
+def draw(results: TaskResults, path: str | os.PathLike[str], title: str) -> None:
+    """Accuracy against bits per pixel; raises as `plot.require`."""
+    require(path)
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 5.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    counts = {"codec": 0, "anchor": 0}
+    right = 0.0
+    for curve in results.curves:
+        values = [100.0 * point.figures[results.figure] for point in curve.points]
+        if curve.kind == "original":
+            axes.axhline(values[0], color="0.5", linewidth=1, label="original pictures")
+            continue
+        index = counts[curve.kind]
+        counts[curve.kind] += 1
+        rates = [point.bpp for point in curve.points]
+        if curve.kind == "codec":
+            right = max(right, *rates)
+            shades = CODEC_COLORS[::-1]
+            style = {
+                "color": shades[index % len(shades)],
+                "marker": MARKERS[index % len(MARKERS)],
+                "markersize": 4,
+                "linewidth": 1.8,
+            }
+        else:
+            color, dashes = OTHER_STYLES[index % len(OTHER_STYLES)]
+            style = {"color": color, "linestyle": dashes, "linewidth": 1.4}
+        axes.plot(rates, values, label=curve.name, **style)
+    if right:
+        axes.set_xlim(0, 1.1 * right)
+    axes.set(
+        xlabel="bits per pixel (whole file)",
+        ylabel=f"{NAMES.get(results.figure, results.figure)} (%)",
+        title=title,
+    )
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    suffix = Path(path).suffix.lower()
+    try:
+        with matplotlib.rc_context({"svg.hashsalt": "icmh_rt"}), replace_file(path) as file:
+            figure.savefig(file, format=suffix[1:], metadata=undated.get(suffix))
+    except OSError as error:
+        raise IcmhError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _points(curve: TaskCurve) -> list[tuple[str, ...]]:
+    figures = list(curve.points[0].figures)
+    heads = ("quality", "bpp", *(f"{NAMES.get(name, name)} %" for name in figures))
+    return [
+        heads,
+        *(
+            (
+                str(point.quality) if curve.kind != "original" else "",
+                f"{point.bpp:.4f}" if curve.kind != "original" else "",
+                *(f"{100 * point.figures[name]:.2f}" for name in figures),
+            )
+            for point in curve.points
+        ),
+    ]
+
+
+def _comparisons(results: TaskResults) -> list[tuple[str, ...]]:
+    return [
+        (
+            found.test,
+            found.anchor,
+            _value(found.rate, "+.1f"),
+            f"{found.rate.low:.1f}-{found.rate.high:.1f}" if found.rate else "",
+            _value(found.accuracy, "+.2f"),
+        )
+        for found in results.comparisons
+    ]
+
+
+def _value(result: BdResult | None, form: str) -> str:
+    return "none" if result is None else format(result.value, form)
+
+
+def _notes(results: TaskResults) -> list[str]:
+    notes = []
+    for found in results.comparisons:
+        said = [found.problem] if found.problem else []
+        said += found.rate.warnings if found.rate else ()
+        if said:
+            notes.append(f"{found.test} against {found.anchor}: {'; '.join(said)}")
+    return notes
