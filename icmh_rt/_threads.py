@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import operator
+import threading
 
 from icmh_rt import _native
 from icmh_rt.errors import OptionError
+
+_own = threading.local()
+
+
+def work_alone() -> None:
+    """Let loops that the calling thread starts use that thread alone, from now on."""
+    _own.limit = 1
 
 
 def set_num_threads(threads: int) -> None:
     """Let every native loop (entropy coder, integer network) use at most this many threads.
 
     They are the calling thread and threads of one pool that the whole process shares, made when
-    first needed. Results do not depend on their number. PyTorch's threads are its own:
-    `torch.set_num_threads`.
+    first needed. Results do not depend on their number. onnxruntime uses as many, of its own;
+    PyTorch's are another matter: `torch.set_num_threads`.
 
     Args:
         threads: 1 or more, of which at most 64 are used; 0 for the default, which is what the
@@ -43,4 +51,4 @@ def get_num_threads() -> int:
     Raises:
         BackendUnavailableError: no native module.
     """
-    return _native.module().num_threads()
+    return min(_native.module().num_threads(), getattr(_own, "limit", _native.module().MAX_THREADS))

@@ -1,5 +1,5 @@
-"""A model bundle: one folder with ``bundle.json`` (what it is) and ``model.safetensors`` (its
-arrays).
+"""A model bundle: one folder with ``bundle.json`` (what it is), ``model.safetensors`` (its arrays)
+and, in ``adapters``, a file for each task that has some.
 
 `Bundle` is the default architecture; `icmh_rt.published.PublishedBundle` is a converted checkpoint.
 ``name_of`` and ``installed`` read the JSON only; they need neither torch nor safetensors. Nothing
@@ -12,8 +12,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from icmh_rt import rans
 from icmh_rt._files import replace_file
+from icmh_rt.adapter_files import TrainedAdapters, fingerprint_of, read_adapters
 from icmh_rt.bitstream import FINGERPRINT_BYTES, MAX_QUALITY, MIN_QUALITY, TASKS, width_to_id
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.models.integer_network import IntegerHyperSynthesis
@@ -33,6 +34,10 @@ PUBLISHED_BUNDLE_FORMAT = 2
 
 MANIFEST = "bundle.json"
 WEIGHTS = "model.safetensors"
+ADAPTERS = "adapters"
+"""Folder of the adapters that were trained for the bundle, one file a task: beside the base, which
+stays what it is without them, fingerprint and streams included.
+"""
 INSTALLED = Path(__file__).resolve().parent / "bundles"
 DEFAULT_BUNDLE = "default"
 ARCHITECTURE = "slimmable_hyperprior"
@@ -113,6 +118,10 @@ class CodecBundle:
             f"task {task!r} is {what} {self.name!r}: use one of {', '.join(self.tasks)}"
         )
 
+    def fingerprint_of(self, task: str) -> str:
+        """What identifies the weights for one of the bundle's tasks in streams."""
+        return self.fingerprint
+
     def quality(self, quality: int) -> int:
         """``quality``, of 1 to 100, if the bundle has it; OptionError otherwise."""
         return quality
@@ -131,6 +140,7 @@ class Bundle(CodecBundle):
         tables: the quantized CDF tables, one row a scale index.
         training: how it was trained; information only.
         fingerprint: hex digits that identify it in streams.
+        adapters: of the tasks that have some, which then are among ``tasks``.
     """
 
     name: str
@@ -141,6 +151,11 @@ class Bundle(CodecBundle):
     tables: rans.Tables
     training: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    adapters: Mapping[str, TrainedAdapters] = field(default_factory=dict)
+
+    def fingerprint_of(self, task: str) -> str:
+        """That of the base, or of the task's adapters with it."""
+        return self.adapters[task].fingerprint if task in self.adapters else self.fingerprint
 
     def __post_init__(self) -> None:
         for width, tables in self.widths.items():
@@ -170,9 +185,17 @@ def installed() -> Iterator[tuple[str, Path]]:
 def name_of(fingerprint: str) -> str | None:
     """Name of the installed bundle with this fingerprint, or None."""
     for name, folder in installed():
-        if _read_manifest(folder).get("fingerprint") == fingerprint:
+        base = _read_manifest(folder).get("fingerprint")
+        if base == fingerprint:
             return name
+        for path in _adapter_files(folder):
+            if fingerprint_of(str(base), path.read_bytes()) == fingerprint:
+                return name
     return None
+
+
+def _adapter_files(folder: Path) -> list[Path]:
+    return sorted((folder / ADAPTERS).glob("*.safetensors"))
 
 
 def find(model: str | Path) -> Path:
@@ -212,7 +235,8 @@ def load(model: str | Path | CodecBundle = DEFAULT_BUNDLE) -> CodecBundle:
         raise OptionError(f"model is a {type(model).__name__}; give a bundle's name or path")
     folder = find(model).resolve()
     try:
-        stamp = tuple((folder / name).stat().st_mtime_ns for name in (MANIFEST, WEIGHTS))
+        files = (folder / MANIFEST, folder / WEIGHTS, *_adapter_files(folder))
+        stamp = tuple(path.stat().st_mtime_ns for path in files)
     except OSError as error:
         raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
     return _load_cached(folder, stamp)
@@ -250,7 +274,7 @@ def _safetensors() -> Any:
         import safetensors.numpy
     except ImportError:
         raise BackendUnavailableError(
-            "reading a bundle needs safetensors: pip install 'icmh-rt[torch]'"
+            "reading a bundle needs safetensors: pip install 'icmh-rt[onnx]' or 'icmh-rt[torch]'"
         ) from None
     return safetensors.numpy
 
@@ -283,7 +307,8 @@ def _load(folder: Path) -> CodecBundle:
             from icmh_rt.published import PublishedBundle
 
             return PublishedBundle.from_arrays(manifest, arrays)
-        return _from_arrays(manifest, arrays)
+        bundle = _from_arrays(manifest, arrays)
+        return _with_adapters(bundle, _adapter_files(folder))
     except KeyError as error:
         raise BundleError(f"bundle {str(folder)!r} lacks {error.args[0]!r}") from None
     except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -309,6 +334,39 @@ def _from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
         training=manifest.get("training", {}),
         fingerprint=manifest["fingerprint"],
     )
+
+
+def _with_adapters(bundle: Bundle, paths: Iterable[Path]) -> Bundle:
+    """The bundle with the adapters in files."""
+    adapters: dict[str, TrainedAdapters] = {}
+    for path in paths:
+        for task, found in read_adapters(path, bundle.transforms, bundle.fingerprint).items():
+            if task in bundle.tasks or task in adapters:
+                raise BundleError(f"{str(path)!r} has adapters for task {task!r} once more")
+            adapters[task] = found
+    return replace(bundle, tasks=(*bundle.tasks, *adapters), adapters=adapters)
+
+
+def add_adapters(folder: str | Path, path: str | Path) -> tuple[str, ...]:
+    """Put an adapter file into the bundle in ``folder``; returns its tasks, whose former adapters
+    it replaces.
+
+    Raises:
+        BundleError: the bundle or the file is damaged, or they do not belong together.
+    """
+    folder = Path(folder)
+    bundle = _load(folder)
+    if not isinstance(bundle, Bundle):
+        raise BundleError(f"bundle {bundle.name!r} is a converted checkpoint: it takes no adapters")
+    found = read_adapters(path, bundle.transforms, bundle.fingerprint)
+    if len(found) != 1:
+        raise BundleError(f"{str(path)!r} has {len(found)} tasks: give a file of one")
+    (task,) = found
+    _with_adapters(replace(bundle, tasks=("human",), adapters={}), [Path(path)])
+    (folder / ADAPTERS).mkdir(exist_ok=True)
+    with replace_file(folder / ADAPTERS / f"{task}.safetensors") as file:
+        file.write(Path(path).read_bytes())
+    return (task,)
 
 
 def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -33,7 +33,9 @@ _MAX_STREAM_BYTES = 2**30
 
 # Commands whose arguments live with their code: module (add_arguments, run), extra, summary.
 _ELSEWHERE = {
+    "doctor": ("icmh_rt.doctor.cli", "onnx", "look at this installation and say what to mend"),
     "convert": ("icmh_rt.convert", "torch", "make a bundle of a published checkpoint"),
+    "export": ("icmh_rt.export._cli", "export", "make ONNX graphs and TensorRT engines"),
     "eval": ("icmh_rt.evaluation.cli", "torch", "measure rate, distortion and BD-rate"),
     "train": ("icmh_rt.training.cli", "train", "train a codec"),
     "bundle": ("icmh_rt.training.bundle_cli", "train", "fold a training checkpoint into a bundle"),
@@ -122,7 +124,11 @@ def _import(module: str, extra: str, command: str) -> Any:
 
 _ENCODE_TEXT = (
     "Encode images. X.png becomes X.icmh beside it; with -o, what OUT says: a file for one input, "
-    "a folder (made if missing) for many or where OUT ends in a slash."
+    "a folder (made if missing) for many or where OUT ends in a slash. A folder, a quoted pattern, "
+    "a list (.txt, one path a line) or - (such a list on standard input) as IN, or --jobs, encodes "
+    "into the folder OUT: trees are mirrored, several images are in work at a time, what an "
+    "earlier run did is left out, nothing else is overwritten, and images that cannot be encoded "
+    "are listed in OUT/icmh-failed.jsonl."
 )
 _DECODE_TEXT = (
     "Decode streams. X.icmh becomes X.png beside it; with -o, what OUT says, as for encode. "
@@ -154,6 +160,12 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
         help=f"{bitstream.MIN_QUALITY} (smallest) to {bitstream.MAX_QUALITY} (best)"
         " (default: %(default)s)",
     )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="images in work at a time (0: as many as threads)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace streams that an earlier run did not make"
+    )
     _add_codec(parser)
     parser.set_defaults(run=_encode)
 
@@ -175,7 +187,13 @@ def _add_codec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default="default", help="bundle: a name or a folder (default: %(default)s)"
     )
-    parser.add_argument("--backend", default="auto", metavar="B", help="default: %(default)s")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        metavar="B",
+        help="auto, torch, onnxruntime or tensorrt; `icmh doctor` says what auto takes and why"
+        " (default: %(default)s)",
+    )
     parser.add_argument(
         "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N (default: auto)"
     )
@@ -183,15 +201,13 @@ def _add_codec(parser: argparse.ArgumentParser) -> None:
 
 def _encode(options: argparse.Namespace) -> int:
     _check_quality(options.quality)
+    folders = _import("icmh_rt.folder_encoding", "torch", "icmh encode")
+    if options.jobs is not None or any(map(folders.is_many, options.inputs)):
+        return _encode_folder(options, folders)
+    if options.force:
+        raise OptionError("--force is for folders: a stream named here is replaced as it is")
     jobs = _plan(options.inputs, options.output, STREAM_SUFFIX)
-    encoder = _codec("encode").Encoder(
-        width=options.width,
-        task=options.task,
-        quality=options.quality,
-        model=options.model,
-        backend=options.backend,
-        device=options.device,
-    )
+    encoder = _encoder(options)
 
     def encode(job: _Job) -> dict[str, Any]:
         target = job.checked_target()
@@ -200,9 +216,63 @@ def _encode(options: argparse.Namespace) -> int:
         seconds = time.perf_counter() - started
         with replace_file(target) as file:
             file.write(data)
-        return {"output": str(target), **_describe(data), "seconds": round(seconds, 4)}
+        return {
+            "output": str(target),
+            **_describe(data),
+            "seconds": round(seconds, 4),
+            "backend": encoder.backend.name,
+        }
 
     return _run(jobs, encode, _encode_line, options.json)
+
+
+def _encoder(options: argparse.Namespace) -> Any:
+    return _codec("encode").Encoder(
+        width=options.width,
+        task=options.task,
+        quality=options.quality,
+        model=options.model,
+        backend=options.backend,
+        device=options.device,
+    )
+
+
+def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
+    """Many images into one folder, several at a time."""
+    if not options.output:
+        raise OptionError("encoding folders, patterns and lists needs -o FOLDER")
+    if options.jobs is not None and options.jobs < 0:
+        raise OptionError(f"--jobs is {options.jobs}: give 1 or more, or 0 for all threads")
+    output = Path(options.output)
+    jobs = folders.find_jobs(options.inputs, output, sys.stdin)
+    encoding = folders.FolderEncoding(
+        _encoder(options), output, options.jobs or 0, force=options.force
+    )
+    counts = {"encoded": 0, "skipped": 0, "failed": 0}
+    progress = _Progress(len(jobs))
+    for done, finished in enumerate(encoding.run(jobs)):
+        progress.clear()
+        if finished.record is None:
+            counts["failed"] += 1
+            print(f"icmh: error: {finished.error}", file=sys.stderr)
+            record = {"input": str(finished.job.source), "error": finished.error}
+        else:
+            counts["skipped" if finished.skipped else "encoded"] += 1
+            record = {**finished.record, "skipped": finished.skipped}
+        if options.json:
+            print(json.dumps(record), flush=True)
+        elif finished.record is not None and not finished.skipped:
+            print(
+                f"{record['input']} -> {output / record['output']}: "
+                f"{record['stream_bytes']:,} bytes",
+                flush=True,
+            )
+        progress.show(done + 1, str(finished.job.source))
+    progress.clear()
+    summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    listed = f" (listed in {output / folders.FAILED})" if counts["failed"] else ""
+    print(f"icmh: {summary}{listed}", file=sys.stderr)
+    return FAILED if counts["failed"] else OK
 
 
 def _encode_line(record: dict[str, Any]) -> str:
@@ -237,7 +307,12 @@ def _decode(options: argparse.Namespace) -> int:
         image = decoder.decode(data)
         seconds = time.perf_counter() - started
         save_image(image, target)
-        return {"output": str(target), **_describe(data), "seconds": round(seconds, 4)}
+        return {
+            "output": str(target),
+            **_describe(data),
+            "seconds": round(seconds, 4),
+            "backend": decoder.backend.name,
+        }
 
     return _run(jobs, decode, _decode_line, options.json)
 

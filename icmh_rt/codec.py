@@ -8,7 +8,8 @@ decoded symbols, so a decoder gives the right latents or an error, never a wrong
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from icmh_rt import _native, bitstream, rans
-from icmh_rt.backends import Backend, Latents, create
+from icmh_rt._threads import get_num_threads
+from icmh_rt.backends import Backend, Latents, choose, create
 from icmh_rt.backends.base import Stopwatch
 from icmh_rt.bundle import DEFAULT_BUNDLE, CodecBundle, load
 from icmh_rt.coding import Coding
 from icmh_rt.errors import BitstreamError, ImageError, ModelMismatchError, OptionError
 from icmh_rt.images import load_image
+from icmh_rt.pipeline import map_ordered
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,7 @@ class _Codec:
         self._bundle = load(model)
         self.max_pixels = _whole("max_pixels", max_pixels, 1, None)
         self._backend = create(self._bundle, backend, device, dtype)
+        self._asked_for = (backend, device)
 
     @property
     def model(self) -> str:
@@ -90,6 +94,11 @@ class _Codec:
     def backend(self) -> Backend:
         """What runs the transforms."""
         return self._backend
+
+    @property
+    def backend_reason(self) -> str:
+        """Why it is this backend, and what keeps others from being it."""
+        return choose(self._bundle, *self._asked_for).reason
 
 
 class Encoder(_Codec):
@@ -135,6 +144,11 @@ class Encoder(_Codec):
         )
         self._coding = self._backend.coding(self.width, self.quality)
 
+    @property
+    def fingerprint(self) -> str:
+        """Hex digits that identify the weights in streams: the bundle's, or with its adapters."""
+        return self._bundle.fingerprint_of(self.task)
+
     def encode(self, image: Any) -> bytes:
         """Encode one image.
 
@@ -151,12 +165,62 @@ class Encoder(_Codec):
         return self.encode_detailed(image).data
 
     def encode_batch(self, images: Iterable[Any]) -> list[bytes]:
-        """Encode images of any mix of sizes, in order; the same bytes as `encode` gives each."""
+        """Encode images of any mix of sizes, in order; the same bytes as `encode` gives each.
+
+        Raises:
+            ImageError: one of them cannot be encoded.
+        """
+        return [data for _, data in self.encode_many(images)]
+
+    def encode_many(
+        self,
+        images: Iterable[Any],
+        *,
+        workers: int = 0,
+        on_error: Callable[[int, ImageError], None] | None = None,
+    ) -> Iterator[tuple[int, bytes]]:
+        """Encode a stream of images, several at a time: reading, transforms and entropy coding of
+        different images overlap.
+
+        Args:
+            images: anything that `encode` takes, any mix of sizes; taken from the iterable a few
+                ahead of what is yielded, by the calling thread.
+            workers: images in work at a time; 0 for as many as there are threads
+                (`set_num_threads`).
+            on_error: called with an image's number and its error, after which the image is left
+                out. None raises the error in the image's place, and ends.
+
+        Yields:
+            The number of each image, from 0, and its stream, in order; the same bytes as `encode`.
+
+        Raises:
+            ImageError: without ``on_error``, of the first image that cannot be encoded.
+        """
         if isinstance(images, (str, bytes, Path, np.ndarray)):
             raise ImageError(
                 f"images is a single {type(images).__name__}; give a list, or use encode"
             )
-        return [self.encode(image) for image in images]
+        count = _whole("workers", workers, 0, 1024) or get_num_threads()
+        return self._encode_many(images, count, on_error)
+
+    def _encode_many(
+        self,
+        images: Iterable[Any],
+        workers: int,
+        on_error: Callable[[int, ImageError], None] | None,
+    ) -> Iterator[tuple[int, bytes]]:
+        with self._backend.workers(workers) as executor:
+            # Closed here, not when it is collected: the executor would wait for all it was given.
+            with closing(map_ordered(self.encode, images, executor, 2 * workers)) as calls:
+                for index, (_, call) in enumerate(calls):
+                    try:
+                        data = call.result()
+                    except ImageError as error:
+                        if on_error is None:
+                            raise
+                        on_error(index, error)
+                        continue
+                    yield index, data
 
     def encode_detailed(self, image: Any) -> EncodeReport:
         """`encode` with the model's rate estimate, the time of each stage and the latents."""
@@ -174,7 +238,7 @@ class Encoder(_Codec):
         header = bitstream.Header(
             format_version=bitstream.FORMAT_VERSION,
             flags=coding.flags,
-            fingerprint=self._bundle.fingerprint,
+            fingerprint=self._bundle.fingerprint_of(self.task),
             width=self.width,
             task=self.task,
             quality=self.quality,
@@ -268,10 +332,11 @@ class Decoder(_Codec):
     def _coding_of(self, header: bitstream.Header) -> Coding:
         """Refuse streams of another bundle, naming both sides."""
         bundle = self._bundle
-        if header.fingerprint != bundle.fingerprint:
+        ours = bundle.fingerprint_of(header.task)
+        if header.fingerprint != ours:
             raise ModelMismatchError(
-                f"stream was made with bundle {header.fingerprint}, this decoder has "
-                f"{bundle.fingerprint} ({bundle.name!r}): load the stream's bundle with model=..."
+                f"stream was made with bundle {header.fingerprint}, this decoder has {ours} "
+                f"({bundle.name!r}): load the stream's bundle with model=..."
             )
         try:
             bundle.task(header.task)

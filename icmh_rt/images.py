@@ -73,6 +73,16 @@ _ORIENTATIONS = {
 _ORIENTATION_TAG = 0x0112
 
 
+def readable_suffixes() -> tuple[str, ...]:
+    """Suffixes of files that `load_image` reads, in lower case."""
+    Image.init()
+    return tuple(
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in _READ_FORMATS and name in Image.OPEN
+    )
+
+
 def load_image(source: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """Any supported image as 8-bit RGB. The module's docstring has the rules of conversion.
 

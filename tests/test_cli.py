@@ -30,6 +30,8 @@ STREAM = bitstream.pack(HEADER, b"z", PIXELS.tobytes())
 class FakeEncoder:
     """Stores the pixels as they are in the y section."""
 
+    backend = types.SimpleNamespace(name="abacus")
+
     def __init__(self, **options):
         if options["width"] not in (0.25, 1.0):
             raise OptionError(f"width is {options['width']}: use 0.25 or 1.0")
@@ -53,6 +55,8 @@ class FakeEncoder:
 
 
 class FakeDecoder:
+    backend = types.SimpleNamespace(name="abacus")
+
     def __init__(self, **options):
         self.options = options
 
@@ -187,6 +191,7 @@ def test_json_is_one_object_a_line(folder, icmh):
         "image_size": [5, 7],
         "stream_bytes": size,
         "bits_per_pixel": round(size * 8 / 35, 6),
+        "backend": "abacus",
     }
     assert bad["input"] == "bad.png" and "known image format" in bad["error"]
     decoded = json.loads(icmh("decode", "a.icmh", "-o", "b.png", "--json")[1])

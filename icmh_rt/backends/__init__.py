@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from icmh_rt.backends.base import Backend, Latents
-from icmh_rt.backends.registry import available, create
+from icmh_rt.backends.base import Backend, HostLatents, Latents
+from icmh_rt.backends.registry import Choice, available, choose, create
 
-__all__ = ["Backend", "Latents", "available", "create"]
+__all__ = [
+    "Backend",
+    "Choice",
+    "HostLatents",
+    "Latents",
+    "available",
+    "choose",
+    "create",
+]

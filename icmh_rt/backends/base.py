@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from icmh_rt._threads import work_alone
 from icmh_rt.bundle import CodecBundle
 from icmh_rt.coding import Coding, Prediction, coding_of
 from icmh_rt.errors import OptionError
@@ -36,6 +38,14 @@ class Latents:
     def indexes_y(self) -> np.ndarray:
         """uint8 or uint16 ``(h, w, M)``, the table row of each symbol of y."""
         return self.prediction.indexes
+
+
+@dataclass(frozen=True, eq=False)
+class HostLatents:
+    """What one pass of g_a and h_a left on the host: float32 ``(h, w, M)`` and ``(hz, wz, Z)``."""
+
+    y: np.ndarray
+    z: np.ndarray
 
 
 class Stopwatch:
@@ -114,6 +124,12 @@ class Backend(ABC):
     def check_image(self, width: float, task: str) -> None:
         """OptionError where `synthesis` would raise it."""
         return None
+
+    def workers(self, count: int) -> ThreadPoolExecutor:
+        """``count`` threads that encode or decode an image each at the same time; the caller's to
+        shut down.
+        """
+        return ThreadPoolExecutor(count, "icmh_rt-images", initializer=work_alone)
 
     # -- the codec's side --------------------------------------------------------------------------
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from icmh_rt.backends import _devices
 from icmh_rt.backends._cuda_graphs import CudaMachine, GraphRunner
-from icmh_rt.backends.base import Backend
+from icmh_rt.backends.base import Backend, HostLatents
 from icmh_rt.bundle import Bundle
 from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
+from icmh_rt.kernels._parallel import single_threaded_workers
 from icmh_rt.kernels.images import image_in, image_out
+from icmh_rt.models.adapters import attach_trained, attached_tasks, use_task
 from icmh_rt.models.slimmable_hyperprior import (
     PATCH,
     SlimmableHyperprior,
@@ -41,30 +45,16 @@ def dtype_of(name: str, auto: torch.dtype = torch.float32) -> torch.dtype:
 
 def device_of(name: str) -> torch.device:
     """The device of that name; OptionError or BackendUnavailableError if there is none."""
-    if not isinstance(name, str):
-        raise OptionError(f"device is {name!r}: use auto, cpu, cuda or cuda:N")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise OptionError(f"device {name!r} is unknown: use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise OptionError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
+    kind, index = _devices.parse(name)
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(kind) if index is None else torch.device(kind, index)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BackendUnavailableError(
             f"device {name!r} is not here: torch sees {torch.cuda.device_count()} CUDA device(s); "
             "use device='cpu'"
         )
     return device
-
-
-@dataclass(frozen=True, eq=False)
-class HostLatents:
-    """What one pass of g_a and h_a left on the host: float32 ``(h, w, M)`` and ``(hz, wz, Z)``."""
-
-    y: np.ndarray
-    z: np.ndarray
 
 
 class TorchBackend(Backend):
@@ -114,10 +104,21 @@ class TorchBackend(Backend):
                 f"has unknown {unexpected[:3]}"
             )
         del model.h_s, model.quality_tables
+        for task, trained in bundle.adapters.items():
+            try:
+                attach_trained(model, task, trained)
+            except OptionError as error:
+                raise BundleError(f"bundle {bundle.name!r}: {error}") from None
         model = model.to(device=self._device, dtype=dtype, memory_format=torch.channels_last)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()  # other streams will read them
         return model.eval().requires_grad_(False), config
+
+    def workers(self, count: int) -> ThreadPoolExecutor:
+        if self._device.type != "cpu":
+            return super().workers(count)
+        # An image on one core beside another on the next beats both on two: nothing waits.
+        return single_threaded_workers(count, "icmh_rt-images")
 
     # -- encoding ----------------------------------------------------------------------------------
 
@@ -125,7 +126,8 @@ class TorchBackend(Backend):
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor | HostLatents:
         if self.graphs is None and self._dtype == torch.float32:
             # Stage by stage, so that each has its time.
-            return self._g_a(torch.from_numpy(image)[None], self._model, width)
+            with _adapted(self._model, task):
+                return self._g_a(torch.from_numpy(image)[None], self._model, width)
         latents = self._analyse(image, width, task, self._model)
         if latents is None:
             latents = self._analyse(image, width, task, self._in_float32())
@@ -150,7 +152,8 @@ class TorchBackend(Backend):
         size_y, size_z = (h * w * c for h, w, c in (shape_y, shape_z))
 
         def body(pixels: Tensor) -> Tensor:
-            y = self._g_a(pixels[None], model, width)
+            with _adapted(model, task):
+                y = self._g_a(pixels[None], model, width)
             z = self._h_a(y, model, width)
             # Both and the largest magnitude, in one piece of memory for one copy.
             both = torch.empty(size_y + size_z + 1, device=y.device)
@@ -214,7 +217,8 @@ class TorchBackend(Backend):
         dtype = model.g_s.head.weight.dtype
 
         def body(latent: Tensor) -> Tensor:
-            x = model.g_s.to_patches(latent.permute(2, 0, 1)[None].to(dtype), index)
+            with _adapted(model, task):
+                x = model.g_s.to_patches(latent.permute(2, 0, 1)[None].to(dtype), index)
             pixels = image_out(x, 0, 0, height, columns, PATCH, _MEAN).view(-1)
             if not checked:
                 return pixels
@@ -250,6 +254,11 @@ class TorchBackend(Backend):
 
     def __repr__(self) -> str:
         return f"TorchBackend(device={self.device!r}, dtype={self._dtype})"
+
+
+def _adapted(model: SlimmableHyperprior, task: str) -> AbstractContextManager[None]:
+    """With the adapters of a task that has some."""
+    return use_task(model, task) if task in attached_tasks(model) else nullcontext()
 
 
 def _to_tokens(x: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import torch
 
+from icmh_rt._threads import work_alone
+
 _Item = TypeVar("_Item")
 _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -63,20 +65,27 @@ def for_each(function: Callable[[_Item], None], items: Iterable[_Item]) -> None:
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """The pool of ``threads`` workers whose operations run on the worker alone."""
+    """The pool of ``threads`` workers that all loops share."""
     with _lock:
         if threads not in _pools:
-            ready = threading.Barrier(threads + 1)
-
-            def start() -> None:
-                # Holds for the calling thread, and as the default of threads yet to come ...
-                torch.set_num_threads(1)
-                ready.wait()
-
-            pool = ThreadPoolExecutor(threads, "icmh_rt-tiles", initializer=start)
-            for _ in range(threads):
-                pool.submit(int)
-            ready.wait()
-            torch.set_num_threads(threads)  # ... which is set right again here.
-            _pools[threads] = pool
+            _pools[threads] = single_threaded_workers(threads, "icmh_rt-tiles")
         return _pools[threads]
+
+
+def single_threaded_workers(count: int, name: str) -> ThreadPoolExecutor:
+    """An executor of ``count`` threads, all running, whose operations run on the worker alone."""
+    before = torch.get_num_threads()
+    ready = threading.Barrier(count + 1)
+
+    def start() -> None:
+        # Holds for the calling thread, and as the default of threads yet to come ...
+        torch.set_num_threads(1)
+        work_alone()
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, name, initializer=start)
+    for _ in range(count):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(before)  # ... which is set right again here.
+    return pool

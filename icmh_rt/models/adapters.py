@@ -50,6 +50,7 @@ import torch
 from torch import Tensor, nn
 
 from icmh_rt._files import replace_file
+from icmh_rt.adapter_files import FORMAT, METADATA, TrainedAdapters
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.models.adapter_modules import (
     ACTIVE,
@@ -70,6 +71,7 @@ __all__ = [
     "adapter_parameters",
     "adapter_report",
     "attach_adapters",
+    "attach_trained",
     "attached_tasks",
     "current_task",
     "detach_adapters",
@@ -78,9 +80,7 @@ __all__ = [
     "use_task",
 ]
 
-ADAPTER_FORMAT = 1
 BASE_TASK = "human"  # the task that has no adapters: the base itself
-_METADATA = "icmh_adapters"
 
 
 @dataclass(frozen=True)
@@ -248,6 +248,25 @@ def attach_adapters(
     return adapter_report(model)
 
 
+def attach_trained(model: nn.Module, task: str, trained: TrainedAdapters) -> None:
+    """Attach the adapters of a bundle.
+
+    Raises:
+        OptionError: they do not fit the model. It is unchanged.
+    """
+    attach_adapters(
+        model, task, middle=trained.middle, factor=trained.factor, places=trained.places
+    )
+    parameters = {k.removeprefix(f"{task}."): p for k, p in adapter_parameters(model, task).items()}
+    shapes = {k: tuple(p.shape) for k, p in parameters.items()}
+    if shapes != {k: v.shape for k, v in trained.arrays.items()}:
+        detach_adapters(model, task)
+        raise OptionError(f"the adapters of task {task!r} have other arrays than the model takes")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.from_numpy(trained.arrays[name].astype("float32")))
+
+
 def detach_adapters(model: nn.Module, tasks: str | Sequence[str] | None = None) -> None:
     """Take off the adapters of ``tasks``, or all of them; after the last, the model is as before.
 
@@ -389,7 +408,7 @@ def save_adapters(
     names = attached_tasks(base) if tasks is None else _task_names(tasks)
     found = {name: _task_of(attached, name) for name in names}
     metadata = {
-        "format": ADAPTER_FORMAT,
+        "format": FORMAT,
         "base": _base_identity(base),
         "tasks": {name: adapters.description() for name, adapters in found.items()},
     }
@@ -399,7 +418,7 @@ def save_adapters(
         for key, value in adapters.state_dict().items()
     }
     data = _safetensors().torch.save(
-        dict(sorted(tensors.items())), {_METADATA: json.dumps(metadata)}
+        dict(sorted(tensors.items())), {METADATA: json.dumps(metadata)}
     )
     with replace_file(path) as file:
         file.write(data)
@@ -410,7 +429,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
     shown = repr(os.fspath(path))
     try:
         with safetensors.safe_open(os.fspath(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(_METADATA)
+            text = (file.metadata() or {}).get(METADATA)
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except (OSError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())
@@ -422,9 +441,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
         version = metadata["format"]
     except (ValueError, TypeError, KeyError):
         raise BundleError(f"adapter file {shown} has damaged metadata") from None
-    if version != ADAPTER_FORMAT:
+    if version != FORMAT:
         raise BundleError(
-            f"adapter file {shown} is of format {version!r}; this icmh_rt reads {ADAPTER_FORMAT}"
+            f"adapter file {shown} is of format {version!r}; this icmh_rt reads {FORMAT}"
         )
     return metadata, tensors
 

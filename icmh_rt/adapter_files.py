@@ -1,0 +1,127 @@
+"""Files of trained adapters (``models.adapters.save_adapters``) as numpy arrays, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icmh_rt.bitstream import FINGERPRINT_BYTES
+from icmh_rt.errors import BackendUnavailableError, BundleError
+
+METADATA = "icmh_adapters"
+FORMAT = 1
+PARTS = {"encoder_sfmas": "g_a", "decoder_sfmas": "g_s"}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedAdapters:
+    """One task's adapters.
+
+    arrays: by the names that they have in ``models.adapters``, without the task · factor: what
+    their change is multiplied with · middle: channels inside, at the largest width · places: names
+    of the layers that are adapted, by transform, nearest the image first · fingerprint: hex digits
+    that identify them with their base.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    factor: float
+    middle: int
+    places: Mapping[str, tuple[str, ...]]
+    fingerprint: str
+
+
+def fingerprint_of(base: str, data: bytes) -> str:
+    """Of the adapters in a file's bytes beside the base of that fingerprint."""
+    digest = hashlib.sha256(base.encode() + hashlib.sha256(data).digest())
+    return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
+
+
+def weights_of(transforms: Mapping[str, np.ndarray]) -> str:
+    """What adapter files call the weights that they belong to: a hash of g_a and g_s as halves."""
+    digest = hashlib.sha256()
+    for name in sorted(transforms):
+        if name.startswith(tuple(PARTS.values())):
+            digest.update(np.ascontiguousarray(transforms[name], np.float16).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_adapters(
+    path: str | os.PathLike[str], transforms: Mapping[str, np.ndarray], base: str = ""
+) -> dict[str, TrainedAdapters]:
+    """The adapters of a file, by task.
+
+    Args:
+        path: the file.
+        transforms: the base's arrays, by name.
+        base: its fingerprint.
+
+    Raises:
+        BundleError: the file cannot be read, is damaged, or its adapters belong to other weights.
+        BackendUnavailableError: safetensors is not installed.
+    """
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise BackendUnavailableError(
+            "adapter files need safetensors: pip install 'icmh-rt[onnx]' or 'icmh-rt[torch]'"
+        ) from None
+    shown = repr(os.fspath(path))
+    try:
+        data = Path(path).read_bytes()
+        arrays = safetensors.numpy.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"adapter file {shown} cannot be read: {reason}") from None
+    text = header.get("__metadata__", {}).get(METADATA)
+    if text is None:
+        raise BundleError(f"{shown} is not an adapter file: save_adapters makes them")
+    try:
+        metadata = json.loads(text)
+        if metadata["format"] != FORMAT:
+            raise BundleError(
+                f"adapter file {shown} is of format {metadata['format']!r}; this icmh_rt reads "
+                f"{FORMAT}"
+            )
+        found, wanted = metadata["base"]["weights"], weights_of(transforms)
+        if found != wanted:
+            raise BundleError(
+                f"adapter file {shown} was trained for other weights (fingerprint {found}) than "
+                f"these ({wanted})"
+            )
+        described = {
+            task: _described(description) for task, description in metadata["tasks"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"adapter file {shown} has damaged metadata") from None
+    fingerprint = fingerprint_of(base, data)
+    return {
+        task: TrainedAdapters(
+            {k.removeprefix(f"{task}."): v for k, v in arrays.items() if k.startswith(f"{task}.")},
+            *description,
+            fingerprint,
+        )
+        for task, description in described.items()
+    }
+
+
+def _described(
+    description: Mapping[str, Any],
+) -> tuple[float, int, dict[str, tuple[str, ...]]]:
+    factor, middle = float(description["factor"]), int(description["middle"])
+    if not np.isfinite(factor) or middle < 1:
+        raise ValueError
+    places = {
+        transform: tuple(str(name) for name, _ in description["places"][transform])
+        for transform in PARTS.values()
+    }
+    return factor, middle, places
