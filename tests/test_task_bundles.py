@@ -115,3 +115,21 @@ def test_the_name_of_a_task_streams_bundle(folder: Path, monkeypatch) -> None:
     fingerprint = bundles.load(folder).fingerprint_of("detection")
     assert bundles.name_of(fingerprint) == folder.name
     assert bundles.name_of("00000000") is None
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_backends_agree(folder: Path, backend: str) -> None:
+    """Streams of either decode with the other, to pictures a level apart at most."""
+    if icmh_rt.backends.available()[backend] is not None:
+        pytest.skip(f"{backend} is not installed")
+    image = picture(70, 45)
+    data = icmh_rt.Encoder(WIDTH, "detection", model=folder, backend=backend, device="cpu").encode(
+        image
+    )
+    pictures = [
+        icmh_rt.Decoder(folder, other, "cpu").decode(data).astype(int)
+        for other in ("torch", backend)
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    plain = icmh_rt.Encoder(WIDTH, model=folder, backend=backend, device="cpu").encode(image)
+    assert plain != data

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from icmh_rt.errors import IcmhError, OptionError
-from icmh_rt.evaluation import plot, report, results
+from icmh_rt.evaluation import plot, report, results, task_cli
 from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
+from icmh_rt.evaluation.options import parse_anchors, parse_jobs, parse_qualities, parse_widths
 from icmh_rt.evaluation.rd import CodecSource, find_images, measure, read_records
 
 DEFAULT_WIDTHS = "0.25,0.5,0.75,1.0"
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what follows `icmh eval` to its parser."""
-    commands = parser.add_subparsers(dest="evaluation", required=True, metavar="rd|report")
+    commands = parser.add_subparsers(dest="evaluation", required=True, metavar="rd|task|report")
     rd = commands.add_parser(
         "rd",
         help="rate-distortion curves over a folder of images, with BD-rates against anchors",
@@ -73,6 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_outputs(rd)
     rd.add_argument("--quiet", action="store_true", help="no progress")
 
+    task_cli.add_arguments(
+        commands.add_parser("task", help="rate against the accuracy of a machine task")
+    )
+
     again = commands.add_parser("report", help="table, page and figure from an earlier --json file")
     again.add_argument("results", metavar="F", help="a file written by `rd --json`")
     _add_outputs(again)
@@ -89,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.evaluation == "report":
             return _report(arguments)
+        if arguments.evaluation == "task":
+            return task_cli.run(arguments, _progress)
         return _rate_distortion(arguments)
     except IcmhError as error:
         print(f"icmh: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -198,57 +204,3 @@ def _progress() -> Callable[[int, int, str], None]:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def parse_qualities(text: str) -> tuple[int, ...]:
-    """'1,10,20,...,100' to rising integers 1-100; an ellipsis continues the step before it."""
-    fields = [field.strip() for field in text.split(",")]
-    values: list[int] = []
-    for position, field in enumerate(fields):
-        if field == "...":
-            values += _between(values, fields[position + 1 : position + 2], text)
-        elif re.fullmatch(r"[0-9]{1,3}", field) and 1 <= int(field) <= 100:
-            values.append(int(field))
-        else:
-            raise argparse.ArgumentTypeError(f"quality {field!r} is not an integer from 1 to 100")
-    return tuple(sorted(set(values)))
-
-
-def _between(values: Sequence[int], following: Sequence[str], text: str) -> range:
-    step = values[-1] - values[-2] if len(values) >= 2 else 0
-    stop = int(following[0]) if following and re.fullmatch(r"[0-9]+", following[0]) else 0
-    if step < 1 or stop <= values[-1] or (stop - values[-1]) % step:
-        raise argparse.ArgumentTypeError(
-            f"in {text!r} '...' must stand between two rising values and one their step reaches"
-        )
-    return range(values[-1] + step, stop, step)
-
-
-def parse_widths(text: str) -> tuple[float, ...]:
-    """'0.25,1.0' to distinct rising widths; 'none' to ()."""
-    if text == "none":
-        return ()
-    try:
-        widths = sorted({float(field) for field in text.split(",")})
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"widths {text!r} are not numbers with commas") from None
-    if not all(0 < width <= 2 for width in widths):
-        raise argparse.ArgumentTypeError(f"widths {text!r} must be above 0 and at most 2")
-    return tuple(widths)
-
-
-def parse_anchors(text: str) -> tuple[str, ...]:
-    """'jpeg,webp' to distinct anchor names; 'none' to ()."""
-    names = () if text == "none" else tuple(dict.fromkeys(n.strip() for n in text.split(",")))
-    for name in names:
-        if name not in SETTINGS:
-            known = ", ".join(SETTINGS)
-            raise argparse.ArgumentTypeError(f"unknown anchor {name!r}: choose from {known}")
-    return names
-
-
-def parse_jobs(text: str) -> int:
-    """A positive integer."""
-    if not re.fullmatch(r"[0-9]{1,4}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"jobs {text!r} is not a positive integer")
-    return int(text)

@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from icmh_rt.bitstream import read_header
+from icmh_rt.bitstream import TASKS, read_header
 from icmh_rt.errors import IcmhError, ImageError, OptionError
 from icmh_rt.evaluation.curves import Curve, ImageRecord
 from icmh_rt.evaluation.metrics import squared_error
@@ -32,6 +32,7 @@ from icmh_rt.images import load_image
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
 )
+HUMAN = TASKS[0]
 # Read by OpenMP, OpenBLAS and MKL when a process starts: a worker gets its share of the cores.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -79,17 +80,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class CodecSource:
-    """This package's codec at one width."""
+    """This package's codec at one width, for one task."""
 
     width: float
     model: str = "default"
     backend: str = "auto"
     device: str = "auto"
+    task: str = HUMAN
     kind: str = field(default="codec", init=False)
 
     @property
     def name(self) -> str:
-        return f"icmh_rt width {self.width:g}"
+        return f"icmh_rt width {self.width:g}{'' if self.task == HUMAN else f', {self.task}'}"
 
     @property
     def settings(self) -> dict[str, object]:
@@ -98,6 +100,7 @@ class CodecSource:
             "model": Path(self.model).name,
             "backend": self.backend,
             "device": self.device,
+            **({} if self.task == HUMAN else {"task": self.task}),
         }
 
     def open(self, quality: int) -> CodecCoder:
@@ -111,7 +114,7 @@ class CodecCoder:
         from icmh_rt.codec import Decoder, Encoder  # here: it may import torch
 
         common = {"model": source.model, "backend": source.backend, "device": source.device}
-        self._encoder = Encoder(width=source.width, task="human", quality=quality, **common)
+        self._encoder = Encoder(source.width, source.task, quality, **common)
         self._decoder = Decoder(**common)
 
     def encode(self, image: np.ndarray) -> Encoded:

@@ -18,6 +18,7 @@ from icmh_rt.graphs._eight_bits import OPSET as EIGHT_BITS_OPSET
 from icmh_rt.graphs._eight_bits import EightBits
 from icmh_rt.graphs._layers import Layers, Sides, Slice
 from icmh_rt.graphs._sfma import PLACES, Adapters
+from icmh_rt.graphs.adapter_files import arrays_of
 
 BASE_TASK = "human"  # the task without adapters
 ROLES = ("encoder", "analysis", "hyper_synthesis", "synthesis", "features")
@@ -74,7 +75,8 @@ def build(
         bundle: of the default architecture.
         role: one of `ROLES`.
         width: one of the bundle's width multipliers.
-        task: one of the bundle's tasks; with ``adapters`` any but "human".
+        task: one of the bundle's tasks, with the adapters that it has for it; with ``adapters``
+            any but "human".
         size: (height, width) of the images if they are all the same: a smaller and faster graph
             without the inputs height and width. None: any.
         batch: how many images at once. None: any number.
@@ -107,6 +109,9 @@ def build(
     builder = GraphBuilder()
     layers = Layers(builder, weights, eight_bits)
     adapt = _layers.no_adapter
+    own = adapters is None and task in bundle.adapters
+    if own:
+        adapters = arrays_of(task, bundle.adapters[task])
     if adapters is not None:
         adapt = Adapters(layers, adapters, task, _adapted_channels(bundle)).at
     batch_side = "N" if batch is None else batch
@@ -114,7 +119,7 @@ def build(
     _WRITERS[role](plan)
     metadata = {
         "bundle": bundle.name,
-        "fingerprint": bundle.fingerprint,
+        "fingerprint": bundle.fingerprint_of(task) if own else bundle.fingerprint,
         "precision": precision,
         "role": role,
         "task": task,

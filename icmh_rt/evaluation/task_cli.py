@@ -1,0 +1,214 @@
+"""`icmh eval task`: rate against the accuracy of a machine task."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from icmh_rt.errors import BackendUnavailableError, IcmhError, OptionError
+from icmh_rt.evaluation import plot, results
+from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
+from icmh_rt.evaluation.options import parse_anchors, parse_qualities, parse_widths
+from icmh_rt.evaluation.rd import HUMAN, CodecSource, Source
+
+TASKS = ("classification", "detection", "segmentation")
+ANCHOR_QUALITIES = {"JPEG": (2, 5, 10, 15, 20, 30, 50, 75), "WEBP": (0, 5, 10, 20, 30, 50, 75)}
+
+Progress = Callable[[int, int, str], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.description = (
+        "Encode and decode labelled pictures at several widths and qualities, with the task's "
+        "adapters and without, show them to a task network, and compare its accuracy at equal "
+        "bytes with anchors."
+    )
+    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="classification: a folder for each class; detection: pictures, or images and YOLO's "
+        "labels; segmentation: SPLIT and SPLIT_labels",
+    )
+    parser.add_argument("--annotations", default="", metavar="F", help="COCO's file, of detection")
+    parser.add_argument(
+        "--split", default="val", help="the part of the data to measure (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--net",
+        required=True,
+        metavar="[KIND:]FILE",
+        help="the task network: an ONNX file, or KIND fastestdet, resnet50, ... with its file",
+    )
+    parser.add_argument(
+        "--net-size",
+        metavar="HxW",
+        help="of its input, where the file leaves it open",
+    )
+    parser.add_argument(
+        "--classes", type=int, default=0, help="of segmentation: labels from it on are void"
+    )
+    parser.add_argument(
+        "--widths", type=parse_widths, default="1.0", metavar="W,...", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--qualities",
+        type=parse_qualities,
+        default="1,8,16,25,35,50",
+        metavar="Q,...",
+        help="1-100; 'a,b,...,z' goes on in steps of b-a (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--anchors",
+        type=parse_anchors,
+        default="jpeg,webp",
+        metavar="NAME,...",
+        help=f"from {', '.join(SETTINGS)}, or 'none' (default: %(default)s)",
+    )
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="of the pictures, N")
+    parser.add_argument("--model", default="default", help="bundle name or path (default: default)")
+    parser.add_argument("--backend", default="auto", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", help="default: %(default)s")
+    parser.add_argument("--json", metavar="F", help="write all figures; '-': to standard output")
+    parser.add_argument("--plot", metavar="F", help="draw the curves (.svg, .png or .pdf)")
+    parser.add_argument("--markdown", metavar="F", help="write a page with tables and the figure")
+    parser.add_argument("--title", help="title of page and figure (default: task and data)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(arguments: argparse.Namespace, progress: Callable[[], Progress]) -> int:
+    """Measure; returns the process's exit code."""
+    from icmh_rt.evaluation import task_curves, task_report
+
+    if arguments.plot:
+        plot.require(arguments.plot)
+    for path in (arguments.json, arguments.plot, arguments.markdown):
+        if path and path != "-" and not Path(path).resolve().parent.is_dir():
+            raise IcmhError(f"cannot write {path}: its folder does not exist")
+    found = _measure(arguments, None if arguments.quiet else progress())
+    title = arguments.title or f"{arguments.task} on {Path(arguments.data).resolve().name}"
+    if arguments.json:
+        results.write_text(task_curves.to_json(found), arguments.json)
+    if arguments.plot:
+        task_report.draw(found, arguments.plot, title)
+    if arguments.markdown:
+        figure = None
+        if arguments.plot:
+            folder = Path(arguments.markdown).resolve().parent
+            figure = Path(os.path.relpath(Path(arguments.plot).resolve(), folder)).as_posix()
+        results.write_text(task_report.markdown(found, title, figure), arguments.markdown)
+    if "-" not in (arguments.json, arguments.markdown):
+        sys.stdout.write(task_report.table(found))
+    return 0
+
+
+def _measure(arguments: argparse.Namespace, progress: Progress | None):
+    from icmh_rt.evaluation import task_run
+    from icmh_rt.evaluation.task_curves import TaskResults
+
+    try:
+        data = importlib.import_module("icmh_rt.evaluation.task_data")
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"task networks need {error.name}: pip install 'icmh-rt[train]'"
+        ) from None
+    network = _network(arguments)
+    samples = data.samples(
+        arguments.task, arguments.data, arguments.annotations, arguments.split, arguments.classes
+    )
+    count = arguments.limit or len(samples.paths)
+    paths, truths = samples.paths[:count], samples.truths[:count]
+    curves = task_run.measure(
+        _sources(arguments),
+        paths,
+        truths,
+        data.predictor(arguments.task, network),
+        samples.metric,
+        progress,
+    )
+    return TaskResults(
+        arguments.task,
+        samples.metric().figures[0],
+        tuple(curves),
+        task_run.digest(paths),
+        results.provenance(_command(arguments)),
+    )
+
+
+def _sources(arguments: argparse.Namespace) -> list[tuple[Source, tuple[int, ...]]]:
+    from icmh_rt.bundle import load
+
+    bundle = load(arguments.model)
+    tasks = [HUMAN, *([arguments.task] if arguments.task in bundle.tasks else [])]
+    sources: list[tuple[Source, tuple[int, ...]]] = [
+        (
+            CodecSource(width, arguments.model, arguments.backend, arguments.device, task),
+            arguments.qualities,
+        )
+        for width in arguments.widths
+        for task in tasks
+    ]
+    for name in arguments.anchors:
+        anchor = PillowAnchor(name)
+        sources.append((anchor, ANCHOR_QUALITIES[anchor.format]))
+    if not sources:
+        raise OptionError("nothing to measure: give --widths, --anchors or both")
+    return sources
+
+
+def _network(arguments: argparse.Namespace):
+    from icmh_rt.tasks import KINDS, NetworkConfig, create
+
+    kind, separator, path = arguments.net.partition(":")
+    if not separator or kind not in KINDS:
+        kind, path = "onnx", arguments.net
+    size: tuple[int, ...] = ()
+    if arguments.net_size:
+        try:
+            height, width = map(int, arguments.net_size.split("x"))
+            size = (height, width)
+        except ValueError:
+            raise OptionError(f"--net-size is {arguments.net_size!r}: give HxW") from None
+    layers = _last_layer(path) if kind == "onnx" else ()
+    return create(NetworkConfig(kind=kind, weights=path, layers=layers, size=size))
+
+
+def _last_layer(path: str) -> tuple[str, ...]:
+    """Some layer: a network has to have one whose features are looked at."""
+    import onnx
+
+    try:
+        return (onnx.load(path, load_external_data=False).graph.node[-1].name,)
+    except Exception as error:  # protobuf and onnx share no exception
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OptionError(f"{path} cannot be read as an ONNX file: {reason[:200]}") from None
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that gives these figures again, with names in place of this machine's paths."""
+    kind, _, path = arguments.net.rpartition(":")
+    net = f"{kind}:{Path(path).name}" if kind else Path(path).name
+    parts = [
+        f"icmh eval task --task {arguments.task}",
+        f"--data {Path(arguments.data).resolve().name}",
+        f"--net {net}",
+        "--widths " + (",".join(f"{width:g}" for width in arguments.widths) or "none"),
+        "--qualities " + ",".join(map(str, arguments.qualities)),
+        "--anchors " + (",".join(arguments.anchors) or "none"),
+        f"--model {Path(arguments.model).name}",
+    ]
+    if arguments.annotations:
+        parts.append(f"--annotations {Path(arguments.annotations).name}")
+    if arguments.net_size:
+        parts.append(f"--net-size {arguments.net_size}")
+    if arguments.classes:
+        parts.append(f"--classes {arguments.classes}")
+    if arguments.limit:
+        parts.append(f"--limit {arguments.limit}")
+    return " ".join(parts)
