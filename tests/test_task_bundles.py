@@ -133,3 +133,16 @@ def test_backends_agree(folder: Path, backend: str) -> None:
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
     plain = icmh_rt.Encoder(WIDTH, model=folder, backend=backend, device="cpu").encode(image)
     assert plain != data
+
+
+def test_adapters_join_a_bundle_by_command(base: Path, tmp_path: Path, capsys) -> None:
+    from icmh_rt import cli
+
+    copied = tmp_path / "copied"
+    shutil.copytree(base, copied)
+    path = adapters_file(tmp_path, "segmentation", 3)
+    assert cli.main(["bundle", str(path), "-o", str(copied)]) == 0
+    assert "segmentation" in capsys.readouterr().out
+    assert bundles.load(copied).tasks == ("human", "segmentation")
+    assert cli.main(["bundle", "checkpoint.pt", "-o", str(copied)]) == 2
+    assert "--data" in capsys.readouterr().err

@@ -6,15 +6,21 @@ import argparse
 import json
 import sys
 
-from icmh_rt.bundle import save
+from icmh_rt.bundle import add_adapters, save
+from icmh_rt.errors import OptionError
 from icmh_rt.training.cli import missing_extra
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``icmh bundle`` to its parser."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="what `icmh train base` saved")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="what `icmh train base` saved; or the adapters that `icmh train adapter` saved "
+        "(.safetensors), which join the bundle in DIR",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="bundle folder")
-    parser.add_argument("--data", required=True, metavar="DIR", help="images to calibrate on")
+    parser.add_argument("--data", metavar="DIR", help="images to calibrate on, of a checkpoint")
     parser.add_argument("--name", default="default", help="name of the bundle (%(default)s)")
     parser.add_argument("--crops", type=int, default=48, metavar="N", help="crops (%(default)s)")
     parser.add_argument("--weights", choices=("ema", "model"), default="ema")
@@ -22,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fold, write, and print what was written; returns the process's exit code."""
+    if args.checkpoint.endswith(".safetensors"):
+        tasks = add_adapters(args.output, args.checkpoint)
+        print(json.dumps({"tasks": tasks}))
+        return 0
+    if not args.data:
+        raise OptionError("folding a checkpoint needs --data DIR, images to calibrate on")
     try:
         from icmh_rt.training.fold import describe, fold
     except ImportError as error:
