@@ -1,4 +1,5 @@
-"""Builds the native module icmh_rt._C and, where nvcc is found, icmh_rt/_cuda_kernels.so.
+"""Builds the native module icmh_rt._C and, where nvcc is found, icmh_rt/_cuda_kernels.so; where
+TensorRT's headers are found too, icmh_rt/_tensorrt_plugins.so.
 
 Everything else is in pyproject.toml. ICMH_CMAKE_ARGS goes to CMake: -DICMH_CUDA=OFF leaves the CUDA
 kernels out, ON insists on them.
@@ -6,16 +7,17 @@ kernels out, ON insists on them.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_namespace_packages, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCE_FOLDER = Path(__file__).resolve().parent
-CUDA_KERNELS = "_cuda_kernels.so"
+CUDA_LIBRARIES = ("_cuda_kernels.so", "_tensorrt_plugins.so")
 
 
 class CMakeBuild(build_ext):
@@ -41,7 +43,8 @@ class CMakeBuild(build_ext):
             *os.environ.get("ICMH_CMAKE_ARGS", "").split(),
         ]
         # What an earlier build with other options left must not pass for a part of this one.
-        (module_path.parent / CUDA_KERNELS).unlink(missing_ok=True)
+        for name in CUDA_LIBRARIES:
+            (module_path.parent / name).unlink(missing_ok=True)
         # A cache made with another build environment holds paths that are gone by now.
         (build_folder / "CMakeCache.txt").unlink(missing_ok=True)
         if "CMAKE_GENERATOR" not in os.environ and _has("ninja"):
@@ -55,9 +58,9 @@ class CMakeBuild(build_ext):
     def copy_extensions_to_source(self) -> None:
         """For builds in place and editable installs; setuptools knows the extension only."""
         super().copy_extensions_to_source()
-        for extension in self.extensions:
-            built = Path(self.build_lib, *extension.name.split(".")).parent / CUDA_KERNELS
-            target = Path(self.get_ext_fullpath(extension.name)).resolve().parent / CUDA_KERNELS
+        for extension, name in itertools.product(self.extensions, CUDA_LIBRARIES):
+            built = Path(self.build_lib, *extension.name.split(".")).parent / name
+            target = Path(self.get_ext_fullpath(extension.name)).resolve().parent / name
             if built.exists():
                 self.copy_file(str(built), str(target))
             else:
@@ -70,4 +73,10 @@ def _has(program: str) -> bool:
     return which(program) is not None
 
 
-setup(ext_modules=[Extension("icmh_rt._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    # The scripts in export/ are a part of the package too.
+    packages=[*find_namespace_packages(include=["icmh_rt", "icmh_rt.*"]), "icmh_rt.export"],
+    package_dir={"icmh_rt.export": "export"},
+    ext_modules=[Extension("icmh_rt._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -3,5 +3,5 @@
 # Editable, so that what is tested is this checkout; the wheel is tested by tests/test_build.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/make_venv.sh "${VENV:-.venv}" -e ".[torch,train,dev]"
+scripts/make_venv.sh "${VENV:-.venv}" -e ".[torch,onnx,train,dev]"
 exec "${VENV:-.venv}/bin/python" -m pytest "$@"

@@ -43,16 +43,20 @@ def test_the_core_needs_numpy_and_pillow_only(project):
     }
 
 
-@pytest.mark.parametrize("extra", ["onnx", "export", "tensorrt", "dev"])
+@pytest.mark.parametrize("extra", ["onnx", "onnx-gpu", "export", "tensorrt", "dev"])
 def test_extras_for_devices_leave_torch_alone(project, extra):
     assert not names(project, extra) & BRING_TORCH
 
 
 def test_all_is_everything_from_the_registry(project):
-    extras = set(project["optional-dependencies"]) - {"all", "tensorrt"}
+    extras = set(project["optional-dependencies"]) - {"all", "tensorrt", "onnx-gpu"}
     everything = set().union(*(names(project, extra) for extra in extras))
     assert names(project, "all") == everything
     assert "tensorrt" not in everything
+
+
+def test_the_two_builds_of_onnxruntime_are_for_one_or_the_other(project):
+    assert names(project, "onnx") ^ names(project, "onnx-gpu") == {"onnxruntime", "onnxruntime-gpu"}
 
 
 def test_the_command_is_the_cli(project):

@@ -21,7 +21,12 @@ from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 
 EXACT = "exact/"
-"""What the names of nodes start with that must compute in fp32 or whole numbers."""
+"""What the names of nodes start with that must compute in fp32 or whole numbers; `graphs` gives
+these names, and cannot be imported here: it needs onnx, which running a plan does not.
+"""
+
+MAGNITUDE = "magnitude"
+"""An output that synthesis engines have besides: finite if all values of the picture are."""
 
 MOST_OPTIMIZED = 5  # TensorRT's highest optimization level
 _INEXACT = ("HALF", "BF16", "FP8", "FP4", "INT4")
@@ -144,8 +149,8 @@ def build(
         config = builder.create_builder_config()
         _configure(library, config, options)
         profile = builder.create_optimization_profile()
-        _add_profile(network, profile, options.sizes)
-        config.add_optimization_profile(profile)
+        if _fill_profile(network, profile, options.sizes):
+            config.add_optimization_profile(profile)
         cache = _load_timing_cache(config, timing_cache)
         start = time.perf_counter()
         memory = builder.build_serialized_network(network, config)
@@ -246,7 +251,9 @@ def _save_timing_cache(config: Any, path: Path) -> None:
 # -- shapes ----------------------------------------------------------------------------------------
 
 
-def _add_profile(network: Any, profile: Any, sizes: ImageSizes) -> None:
+def _fill_profile(network: Any, profile: Any, sizes: ImageSizes) -> bool:
+    """False if nothing about the network's inputs is open."""
+    found = False
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         dims = tuple(tensor.shape)
@@ -268,8 +275,10 @@ def _add_profile(network: Any, profile: Any, sizes: ImageSizes) -> None:
             done = profile.set_shape(tensor.name, *cases)
         else:
             continue
+        found = True
         if done is False:  # None in most versions, which raise
             raise OptionError(f"TensorRT refuses the sizes {cases} of input {tensor.name!r}")
+    return found
 
 
 def shape_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from icmh_rt.backends._tensorrt_builder import MAGNITUDE
 from icmh_rt.errors import BackendUnavailableError, BundleError
 
 try:
@@ -12,9 +13,6 @@ except ImportError as error:
         f"building TensorRT engines needs the package onnx ({error}): pip install onnx, or build "
         "them elsewhere (icmh export tensorrt) and copy them here"
     ) from None
-
-MAGNITUDE = "magnitude"
-"""Output of `with_magnitude`."""
 
 
 def for_parser(model: onnx.ModelProto) -> bytes:
@@ -55,10 +53,10 @@ def with_magnitude(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    head = next((node for node in graph.node if node.name == "g_s/head"), None)
-    if head is None:
+    index = next((i for i, node in enumerate(graph.node) if node.name == "g_s/head"), None)
+    if index is None:
         raise BundleError("the synthesis graph has no node 'g_s/head', whose values are to be seen")
-    index = next(i for i, node in enumerate(graph.node) if node is head or node.name == head.name)
+    head = graph.node[index]
     scope = "magnitude/"
     wide, positive = scope + "wide", scope + "positive"
     added = [

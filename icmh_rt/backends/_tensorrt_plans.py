@@ -125,10 +125,12 @@ class Identity:
         return json.loads(json.dumps(asdict(self)))
 
 
-def weights_of(bundle: Bundle) -> str:
-    """What identifies its arrays: its fingerprint, or a hash where it has none yet."""
+def weights_of(bundle: Bundle, task: str = "human") -> str:
+    """What identifies the arrays for a task: the fingerprint, that of the bundle's adapters where
+    it has some; or a hash where it has none yet.
+    """
     if bundle.fingerprint:
-        return bundle.fingerprint
+        return bundle.fingerprint_of(task)
     digest = hashlib.sha256(json.dumps(bundle.config, sort_keys=True).encode())
     for name, array in sorted(bundle.transforms.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

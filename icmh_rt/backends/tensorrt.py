@@ -22,7 +22,7 @@ from icmh_rt.backends import (
     _tensorrt_library,
     _tensorrt_plans,
 )
-from icmh_rt.backends._tensorrt_builder import BuildOptions, ImageSizes
+from icmh_rt.backends._tensorrt_builder import MAGNITUDE, BuildOptions, ImageSizes
 from icmh_rt.backends._tensorrt_engine import Device, PlanRunner
 from icmh_rt.backends._tensorrt_library import Library
 from icmh_rt.backends._tensorrt_plans import Identity, Plan
@@ -34,9 +34,6 @@ LIBRARY = "ICMH_TENSORRT"
 """Environment variable: "tensorrt" or "tensorrt_rtx"; by default the first that is there."""
 
 PRECISIONS = ("fp16", "fp32")
-MAGNITUDE = "magnitude"
-"""The output of synthesis engines that is finite if all values of the picture are."""
-
 _SIZE_STEP = 1024  # the largest sides of engines for large images are multiples of it
 
 _log = logging.getLogger(__name__)
@@ -162,7 +159,7 @@ class TensorRTBackend(Backend):
         capability = self.target.compute_capability if self._library.builds_for_others else ""
         return Identity(
             bundle=self.bundle.name,
-            weights=_tensorrt_plans.weights_of(self.bundle),
+            weights=_tensorrt_plans.weights_of(self.bundle, task),
             role=role,
             width=width,
             task=task,

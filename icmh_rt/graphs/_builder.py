@@ -87,15 +87,21 @@ class GraphBuilder:
         return name
 
     def output(self, value: str, name: str, dtype: str, shape: Sequence[int | str]) -> None:
-        """``value``, which a node made, as an output of the graph; from then on it has that name.
+        """``value`` as an output of the graph.
 
-        No node stands between: TensorRT takes bytes only as what the last one gives.
+        Its node writes it under that name: TensorRT refuses bytes that pass one more node. Where
+        others read it too, a copy of it is the output.
         """
         self._outputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
         self._taken.add(name)
-        for node in self._nodes:
-            for names in (node.input, node.output):
-                names[:] = [name if found == value else found for found in names]
+        makers = [node for node in self._nodes if value in node.output]
+        read = any(value in node.input for node in self._nodes)
+        if makers and not read:
+            outputs = [name if output == value else output for output in makers[0].output]
+            del makers[0].output[:]
+            makers[0].output.extend(outputs)
+        else:
+            self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
 
     def constant(self, array: np.ndarray, name: str = "constant") -> str:
         """An initializer with the values of ``array``; scopes do not show in its name."""

@@ -454,12 +454,13 @@ def test_images_above_the_usual_sizes_get_an_engine(fake, bundle):
     ]
 
 
-def test_streams_decode_with_torch_and_back(fake, bundle):
-    pytest.importorskip("torch", reason="the other backend of this test")
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_streams_decode_with_other_backends_and_back(fake, bundle, name):
+    pytest.importorskip(name, reason="the other backend of this test")
     from icmh_rt.backends import create
 
     ours = backend_module.create(bundle, "cuda", "fp32")
-    other = create(bundle, "torch", "cpu", "fp32")
+    other = create(bundle, name, "cpu", "fp32")
     image = picture(45, 61)
     for first, second in ((ours, other), (other, ours)):
         made = first.encode_transforms(image, WIDTH, "human", 30)
