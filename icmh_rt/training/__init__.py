@@ -1,3 +1,3 @@
-"""Training of the base codec and folding of its result into a bundle. Nothing imports this
-package.
+"""Training of the base codec and of adapters for it, and folding of a base into a bundle. Nothing
+imports this package.
 """

@@ -43,13 +43,20 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     return warmup * max(o.final_lr_fraction, min(1.0, left))
 
 
-def widths_of_step(config: TrainConfig, step: int) -> list[int]:
-    """Width indices that ``step`` trains: largest, smallest, and every so often one between."""
-    last = len(config.model.widths) - 1
+def sandwich(count: int, middle_every: int, step: int) -> list[int]:
+    """Which of ``count`` widths ``step`` trains: largest, smallest, and every so often one
+    between.
+    """
+    last = count - 1
     widths = [last] if last == 0 else [last, 0]
-    if last > 1 and config.middle_every > 0 and step % config.middle_every == 0:
-        widths.append(1 + (step // config.middle_every) % (last - 1))
+    if last > 1 and middle_every > 0 and step % middle_every == 0:
+        widths.append(1 + (step // middle_every) % (last - 1))
     return widths
+
+
+def widths_of_step(config: TrainConfig, step: int) -> list[int]:
+    """Width indices that ``step`` trains."""
+    return sandwich(len(config.model.widths), config.middle_every, step)
 
 
 def crop_of_step(config: TrainConfig, step: int) -> tuple[int, int]:

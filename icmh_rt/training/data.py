@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from icmh_rt.errors import TrainingError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+from icmh_rt.tasks.datasets import SUFFIXES
 
 
 class CropSource:

@@ -1,0 +1,345 @@
+"""Trainer of adapters: ``icmh train adapter --task TASK --config FILE``.
+
+The base is a bundle and stays what it is; the adapters of one task learn, for all qualities and all
+widths in one run. Every step trains the largest and the smallest width, and now and then one
+between. Randomness is a function of (seed, step, process), so a run that was killed and resumed
+ends where an unbroken one would.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+from tqdm import tqdm
+
+from icmh_rt._files import replace_file
+from icmh_rt.bundle import CodecBundle, load
+from icmh_rt.errors import TrainingError
+from icmh_rt.models.adapter_places import CHILD
+from icmh_rt.models.adapters import (
+    AdapterReport,
+    adapter_parameters,
+    attach_adapters,
+    save_adapters,
+)
+from icmh_rt.tasks.datasets import open_dataset
+from icmh_rt.tasks.network import TaskNetwork
+from icmh_rt.tasks.registry import create
+from icmh_rt.training.adapter_config import AdapterConfig, from_dict
+from icmh_rt.training.base import CHECKPOINT, LOG, learning_rate_factor, sandwich
+from icmh_rt.training.crops import Crops
+from icmh_rt.training.data import step_rng
+from icmh_rt.training.frozen_base import FrozenBase
+from icmh_rt.training.perceptual import AdapterOutcome, Batch, PerceptualRateDistortion
+
+ADAPTERS = "adapters.safetensors"
+_PROBE_PURPOSE = 3  # separates the probe's crops from the steps' crops
+
+
+class AdapterTrainer:
+    """One training run; :meth:`run` trains to the configured step and leaves a checkpoint and the
+    adapters, in half precision.
+
+    Args:
+        config: what to do.
+        resume: go on from the output folder's checkpoint.
+        bundle: instead of the one that the config names.
+        network: instead of the one that the config describes.
+    """
+
+    def __init__(
+        self,
+        config: AdapterConfig,
+        resume: bool = False,
+        bundle: CodecBundle | None = None,
+        network: TaskNetwork | None = None,
+    ) -> None:
+        self.config = config
+        self.folder = Path(config.output)
+        checkpoint = self.folder / CHECKPOINT
+        if not resume and checkpoint.exists():
+            raise TrainingError(
+                f"{str(checkpoint)!r} exists; pass --resume to go on with it or choose another "
+                "output folder"
+            )
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        bundle = load(config.bundle) if bundle is None else bundle
+        data = config.data
+        dataset = open_dataset(data.layout, data.folder, data.annotations, data.split)
+        self.source = Crops(dataset.paths, data.crop, data.scale, data.in_memory)
+        base = FrozenBase(bundle, torch.bfloat16 if config.precision == "bf16" else None)
+        torch.manual_seed(config.seed)
+        self.report: AdapterReport = attach_adapters(
+            base.model, config.task, middle=config.middle, factor=config.factor
+        )
+        self.fingerprint = bundle.fingerprint
+        self.base = base
+        self.objective = PerceptualRateDistortion(
+            base,
+            create(config.network) if network is None else network,
+            config.task,
+            data.tiles,
+            config.normalise,
+            config.pixel_lambda,
+        )
+        # Every step runs every adapter, and no buffer changes.
+        options = DistributedDataParallelKwargs(broadcast_buffers=False)
+        self.accelerator = Accelerator(kwargs_handlers=[options])
+        self.rank = self.accelerator.process_index
+        self.parameters = adapter_parameters(base.model, config.task)
+        optimizer = torch.optim.Adam(list(self.parameters.values()), lr=config.optimizer.lr)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
+        self.average = {k: v.detach().clone() for k, v in self.parameters.items()}
+        self.step = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._readers = ThreadPoolExecutor(max_workers=max(1, data.workers))
+        self._ahead: dict[int, Future] = {}
+        if resume:
+            self.load(checkpoint)
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": json.dumps(self.config.to_dict()),
+            "fingerprint": self.fingerprint,
+            "step": self.step,
+            "adapters": {k: v.detach() for k, v in self.parameters.items()},
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def save(self) -> None:
+        """Write checkpoint and adapters; a kill in the middle leaves the old ones whole."""
+        if not self.accelerator.is_main_process:
+            return
+        with replace_file(self.folder / CHECKPOINT) as file:
+            torch.save(self.state(), file)
+        self.save_adapters(self.folder / ADAPTERS)
+
+    @torch.no_grad()
+    def save_adapters(self, path: Path) -> None:
+        """The averaged adapters in half precision, as `load_adapters` reads them."""
+        model = copy.deepcopy(self.base.model)
+        for name, parameter in adapter_parameters(model, self.config.task).items():
+            parameter.copy_(self.average[name])
+        model.get_submodule(CHILD).half()
+        save_adapters(model, path, self.config.task)
+
+    def load(self, path: Path) -> None:
+        state = load_adapter_checkpoint(path)
+        before: AdapterConfig = state["config"]
+        for name in ("task", "middle", "factor"):
+            if getattr(before, name) != getattr(self.config, name):
+                raise TrainingError(
+                    f"{str(path)!r} has {name} {getattr(before, name)!r}, the config "
+                    f"{getattr(self.config, name)!r}"
+                )
+        if state["fingerprint"] != self.fingerprint:
+            raise TrainingError(
+                f"{str(path)!r} was trained on the bundle with fingerprint "
+                f"{state['fingerprint']}, this one has {self.fingerprint}"
+            )
+        with torch.no_grad():  # in place: the file is on the CPU, these may not be
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["adapters"][name])
+                self.average[name].copy_(state["average"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    # -- data --------------------------------------------------------------------------------------
+
+    def widths_of_step(self, step: int) -> list[int]:
+        return sandwich(len(self.base.widths), self.config.middle_every, step)
+
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Crops and qualities of one width."""
+        count, (low, high) = self.config.data.batch, self.config.qualities
+        crops = self.source.draw(rng, count)
+        # Stratified, and in an order of chance, so that no tile always has the best quality.
+        position = (rng.permutation(count) + rng.random(count)) / count
+        span = high - low + 1
+        quality = low + np.floor(span * position**self.config.quality_bias).clip(max=span - 1)
+        return crops, quality.astype(np.int64)
+
+    def _read(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        rng = step_rng(self.config.seed, step + 1, self.rank)
+        return [self._draw(rng) for _ in self.widths_of_step(step)]
+
+    def batches(self, step: int) -> list[Batch]:
+        """What ``step`` trains on, on this process."""
+        ahead = self._ahead.pop(step, None)
+        drawn = self._read(step) if ahead is None else ahead.result()
+        last = min(step + self.config.data.workers, self.config.optimizer.steps - 1)
+        for later in range(step + 1, last + 1):
+            if later not in self._ahead:
+                self._ahead[later] = self._readers.submit(self._read, later)
+        widths = self.widths_of_step(step)
+        return [self._batch(w, *one) for w, one in zip(widths, drawn, strict=True)]
+
+    def _batch(self, width: int, crops: np.ndarray, quality: np.ndarray) -> Batch:
+        device, last = self.accelerator.device, len(self.base.widths) - 1
+        narrowness = (last - width) / last if last else 0.0
+        trade_offs = [self.config.lambda_of(int(q)) for q in quality]
+        weights = [self.config.weight_of(int(q), narrowness) for q in quality]
+        return Batch(
+            width,
+            torch.from_numpy(crops).to(device).float().div_(255.0),
+            torch.from_numpy(quality).to(device),
+            torch.tensor(trade_offs, device=device),
+            torch.tensor(weights, device=device),
+        )
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def train_step(self) -> list[tuple[int, AdapterOutcome]]:
+        step, limits = self.step, self.config.optimizer
+        for group in self.optimizer.param_groups:
+            group["lr"] = limits.lr * learning_rate_factor(self.config, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        batches = self.batches(step)
+        torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + self.rank)
+        loss, outcomes = self.wrapped(batches)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.parameters.values(), limits.clip_norm)
+        if not math.isfinite(loss.item()):
+            raise TrainingError(f"loss is {loss.item()} at step {step}; lower the learning rate")
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return [(batch.width, o) for batch, o in zip(batches, outcomes, strict=True)]
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.optimizer.ema_decay, (self.step + 1) / (self.step + 10))
+        if self.config.optimizer.ema_decay == 0.0:
+            decay = 0.0
+        torch._foreach_lerp_(
+            list(self.average.values()),
+            [self.parameters[name].detach() for name in self.average],
+            1.0 - decay,
+        )
+
+    @torch.no_grad()
+    def probe(self, count: int = 2) -> dict[str, dict[str, float]]:
+        """Of the largest and the smallest width, over the same few crops every time: what the
+        averaged adapters do to rate, distortion and loss, as a factor of the base's.
+        """
+        learned = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._give(self.average)
+        self.base.eval()
+        try:
+            return {
+                str(self.base.widths[width]): self._probe_width(width, count)
+                for width in sorted({0, len(self.base.widths) - 1})
+            }
+        finally:
+            self.objective.task = self.config.task
+            self.base.train()
+            self._give(learned)
+
+    def _give(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def _probe_width(self, width: int, count: int) -> dict[str, float]:
+        rng = step_rng(self.config.seed, 0, 0, [_PROBE_PURPOSE])
+        sums = np.zeros((2, 3))
+        for _ in range(count):
+            batch = self._batch(width, *self._draw(rng))
+            for row, task in enumerate((None, self.config.task)):
+                self.objective.task = task
+                outcome = self.objective.forward_width(batch)
+                values = (outcome.bpp, outcome.distortion, outcome.loss)
+                sums[row] += [value.mean().item() for value in values]
+        factors = sums[1] / np.maximum(sums[0], 1e-12)
+        names = ("bpp", "distortion", "loss")
+        return {name: round(float(f), 4) for name, f in zip(names, factors, strict=True)}
+
+    def run(self, until: int | None = None, progress: bool = True) -> None:
+        """Train to step ``until`` (the configured end by default), logging and checkpointing."""
+        end = min(until or self.config.optimizer.steps, self.config.optimizer.steps)
+        window: dict[int, list[tuple[float, float, float]]] = {}
+        started, first = time.monotonic(), self.step
+        self.base.train()
+        main = self.accelerator.is_main_process
+        bar = tqdm(total=end, initial=self.step, unit="step", disable=not (progress and main))
+        while self.step < end:
+            for width, outcome in self.train_step():
+                values = (outcome.bpp, outcome.distortion, outcome.loss)
+                row = tuple(v.detach().mean().item() for v in values)
+                window.setdefault(width, []).append(row)  # type: ignore[arg-type]
+            bar.update(1)
+            ends = self.step == end
+            if self.step % self.config.log_every == 0 or ends:
+                seconds = (time.monotonic() - started) / (self.step - first)
+                self._log(window, seconds, bar)
+                window = {}
+            if self.step % self.config.checkpoint_every == 0 or ends:
+                self.save()
+                if main:
+                    self._write({"step": self.step, "factor_of_base": self.probe()})
+        bar.close()
+
+    def _log(
+        self, window: dict[int, list[tuple[float, float, float]]], seconds: float, bar: tqdm
+    ) -> None:
+        widths = {
+            str(self.base.widths[index]): dict(
+                zip(
+                    ("bpp", "distortion", "loss"),
+                    (round(float(v), 5) for v in np.mean(rows, 0)),
+                    strict=True,
+                )
+            )
+            for index, rows in sorted(window.items())
+        }
+        if not self.accelerator.is_main_process:
+            return
+        self._write(
+            {
+                "step": self.step,
+                "lr_factor": round(learning_rate_factor(self.config, self.step), 4),
+                "seconds_per_step": round(seconds, 4),
+                "widths": widths,
+            }
+        )
+        bar.set_postfix_str(
+            "  ".join(f"{w}: {v['bpp']:.3f} bpp {v['distortion']:.4f}" for w, v in widths.items())
+        )
+
+    def _write(self, record: dict[str, Any]) -> None:
+        with open(self.folder / LOG, "a", encoding="utf-8") as log:
+            log.write(json.dumps(record) + "\n")
+
+
+def load_adapter_checkpoint(path: str | Path) -> dict[str, Any]:
+    """An adapter trainer's checkpoint with its parsed configuration; TrainingError when it is not
+    one.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        config = from_dict(json.loads(state["config"]))
+        lacking = {"fingerprint", "step", "adapters", "average", "optimizer"} - set(state)
+        if lacking:
+            raise KeyError(min(lacking))
+    except FileNotFoundError:
+        raise TrainingError(f"no checkpoint at {str(path)!r}; train first") from None
+    except (KeyError, TypeError, RuntimeError, OSError, ValueError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingError(f"{str(path)!r} is not an adapter checkpoint: {reason}") from None
+    state["config"] = config
+    return state
