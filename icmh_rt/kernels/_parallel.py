@@ -24,10 +24,15 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def _forget() -> None:
-    """Threads do not survive a fork, and a lock may have been held: the child starts anew."""
+    """Threads do not survive a fork, and a lock may have been held: the child starts anew.
+
+    PyTorch's threads are gone as well, and GNU's OpenMP would wait for them without end: the child
+    computes on one, as the workers of its data loaders do.
+    """
     global _lock
     _lock = threading.Lock()
     _pools.clear()
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,42 @@ def test_any_number_of_threads_gives_the_same_bits(threads: int) -> None:  # noq
         large.exp()
         assert torch.equal(_cpu_codec.depth_conv_block(*arguments), expected)
     torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_encodes_and_decodes() -> None:
+    """The parent's OpenMP threads are not there, and nothing may wait for them."""
+    program = """
+        import os, signal, threading
+        import numpy as np
+        import icmh_rt
+        encoder = icmh_rt.Encoder(0.25, backend="torch", device="cpu")
+        decoder = icmh_rt.Decoder(backend="torch", device="cpu")
+        image = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
+        data = encoder.encode(image)
+        picture = decoder.decode(data)
+        stop = threading.Event()
+        def keep_busy():  # so that forks find the threads in any state
+            while not stop.is_set():
+                encoder.encode(image)
+        busy = threading.Thread(target=keep_busy)
+        for number in range(4):
+            if number == 2:
+                busy.start()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(100)  # ends it
+                status = 1
+                try:
+                    assert encoder.encode(image) == data
+                    assert (decoder.decode(data) == picture).all()
+                    assert encoder.encode_batch([image] * 3) == [data] * 3
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+        stop.set()
+        busy.join()
+        assert encoder.encode(image) == data
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=500)
