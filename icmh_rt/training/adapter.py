@@ -46,6 +46,7 @@ from icmh_rt.training.perceptual import AdapterOutcome, Batch, PerceptualRateDis
 
 ADAPTERS = "adapters.safetensors"
 _PROBE_PURPOSE = 3  # separates the probe's crops from the steps' crops
+_MOST_SKIPPED = 10  # in a row, before a run is given up
 
 
 class AdapterTrainer:
@@ -104,6 +105,7 @@ class AdapterTrainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         self.average = {k: v.detach().clone() for k, v in self.parameters.items()}
         self.step = 0
+        self.skipped = 0  # steps in a row whose gradients were not finite
         self.folder.mkdir(parents=True, exist_ok=True)
         self._readers = ThreadPoolExecutor(max_workers=max(1, data.workers))
         self._ahead: dict[int, Future] = {}
@@ -214,13 +216,26 @@ class AdapterTrainer:
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + self.rank)
         loss, outcomes = self.wrapped(batches)
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.parameters.values(), limits.clip_norm)
-        if not math.isfinite(loss.item()):
-            raise TrainingError(f"loss is {loss.item()} at step {step}; lower the learning rate")
-        self.optimizer.step()
+        norm = self.accelerator.clip_grad_norm_(self.parameters.values(), limits.clip_norm)
+        if math.isfinite(float(norm)):
+            self.optimizer.step()
+            self.skipped = 0
+        else:
+            self._skip(step)
         self.step += 1
         self._update_average()
         return [(batch.width, o) for batch, o in zip(batches, outcomes, strict=True)]
+
+    def _skip(self, step: int) -> None:
+        """An adapter is a product of what it sees: on a picture unlike all before it can overflow,
+        and one crop must not end a run.
+        """
+        self.skipped += 1
+        if self.skipped >= _MOST_SKIPPED:
+            raise TrainingError(
+                f"gradients are not finite for {self.skipped} steps up to step {step}; lower the "
+                "learning rate"
+            )
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -281,7 +296,8 @@ class AdapterTrainer:
             for width, outcome in self.train_step():
                 values = (outcome.bpp, outcome.distortion, outcome.loss)
                 row = tuple(v.detach().mean().item() for v in values)
-                window.setdefault(width, []).append(row)  # type: ignore[arg-type]
+                if all(map(math.isfinite, row)):
+                    window.setdefault(width, []).append(row)  # type: ignore[arg-type]
             bar.update(1)
             ends = self.step == end
             if self.step % self.config.log_every == 0 or ends:

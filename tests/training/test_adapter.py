@@ -244,6 +244,30 @@ def test_killed_while_saving_keeps_the_old_checkpoint(images, tmp_path, monkeypa
     assert load_adapter_checkpoint(tmp_path / "run" / adapter.CHECKPOINT)["step"] == 2
 
 
+def test_a_crop_that_overflows_is_passed_over(images, tmp_path, monkeypatch):
+    trainer = _trainer(images, tmp_path / "run", optimizer={"steps": 40})
+    trainer.train_step()
+    before = {k: v.detach().clone() for k, v in trainer.parameters.items()}
+    whole = trainer.objective.forward_width
+
+    def overflowing(batch):
+        outcome = whole(batch)
+        return perceptual.AdapterOutcome(
+            outcome.bpp, outcome.distortion, outcome.mse, outcome.loss * float("nan")
+        )
+
+    monkeypatch.setattr(trainer.objective, "forward_width", overflowing)
+    trainer.train_step()
+    assert trainer.step == 2 and trainer.skipped == 1
+    assert _equal(before, dict(trainer.parameters))
+    monkeypatch.undo()
+    trainer.train_step()
+    assert trainer.skipped == 0 and not _equal(before, dict(trainer.parameters))
+    monkeypatch.setattr(trainer.objective, "forward_width", overflowing)
+    with pytest.raises(TrainingError, match="not finite for 10 steps up to step 12"):
+        trainer.run(progress=False)
+
+
 def test_runs_are_not_mixed_up(images, tmp_path):
     _trainer(images, tmp_path / "run").save()
     with pytest.raises(TrainingError, match="--resume"):
