@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from environment import environment
 
 SIZES = ((512, 768), (1080, 1920))
 QUALITY = 50
@@ -174,23 +174,10 @@ def _latents(backend: Any, image: Any, width: float) -> tuple[Any, Any]:
 
 def _in_mode(run: Callable[[], Any], value: str) -> Callable[[], Any]:
     def timed() -> Any:
-        with _environment("ICMH_CUDA_GRAPHS", value):
+        with environment("ICMH_CUDA_GRAPHS", value):
             return run()
 
     return timed
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _markdown(document: dict[str, Any]) -> str:

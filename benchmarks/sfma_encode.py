@@ -4,15 +4,14 @@ modules.
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from environment import environment
 from sfma_contestants import arguments_of, eager_formula
 from tic_compress import CHANNELS, LATENT_CHANNELS, _Eager
 from timing import interleaved
@@ -166,20 +165,7 @@ def _with_reference(encode: Encode) -> Encode:
     """It with the plain PyTorch of every op."""
 
     def run() -> bytes:
-        with _environment(ENVIRONMENT, "reference"):
+        with environment(ENVIRONMENT, "reference"):
             return encode()
 
     return run
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -101,14 +101,10 @@ def _adapter(case: dict[str, Any]) -> list[str]:
         "error of the change |",
         "|---|---|---|---|---|---|---|",
     ]
-    judge = next(row["times_s"] for row in case["rows"] if row["name"] == case["judge"])
-    for row in case["rows"]:
-        median = median_interval(row["times_s"])
-        ratio = ratio_interval(judge, row["times_s"])
+    for row, times in _times(case):
+        median = median_interval(row["times_s"]).value
         lines.append(
-            f"| {row['name']} | {_milliseconds(median)} | "
-            f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] | "
-            f"{case['bytes'] / median.value / 1e9:.1f} | {copy / median.value:.0%} | "
+            f"{times} {case['bytes'] / median / 1e9:.1f} | {copy / median:.0%} | "
             f"{row['error']:.1e} | {row['change_error']:.1e} |"
         )
     return [*lines, *_missing(case)]
@@ -121,15 +117,24 @@ def _encode(case: dict[str, Any]) -> list[str]:
         f"| | ms | times faster than {case['judge']} | stream, bytes |",
         "|---|---|---|---|",
     ]
-    judge = next(row["times_s"] for row in case["rows"] if row["name"] == case["judge"])
-    for row in case["rows"]:
-        median = median_interval(row["times_s"])
-        ratio = ratio_interval(judge, row["times_s"])
-        lines.append(
-            f"| {row['name']} | {_milliseconds(median)} | "
-            f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] | {row['bytes']} |"
-        )
+    lines += [f"{times} {row['bytes']} |" for row, times in _times(case)]
     return [*lines, *_missing(case)]
+
+
+def _times(case: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Every row, and the start of its line: name, median, and how many times faster it is."""
+    judge = next(row["times_s"] for row in case["rows"] if row["name"] == case["judge"])
+    found = []
+    for row in case["rows"]:
+        ratio = ratio_interval(judge, row["times_s"])
+        found.append(
+            (
+                row,
+                f"| {row['name']} | {_milliseconds(median_interval(row['times_s']))} | "
+                f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] |",
+            )
+        )
+    return found
 
 
 def _milliseconds(value: Any) -> str:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from icmh_rt.errors import IcmhError, OptionError
+
+OK, FAILED, USAGE = 0, 1, 2
 
 KINDS = {
     "onnx": "ONNX graphs, compared with torch",
@@ -38,3 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do what was parsed; returns the exit code."""
     return options.run_export(options)
+
+
+def run_script(
+    kind: str,
+    add: Callable[[argparse.ArgumentParser], None],
+    do: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None,
+) -> int:
+    """``icmh export KIND`` for those who run its file; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"icmh export {kind}")
+    add(parser)
+    try:
+        return do(parser.parse_args(argv))
+    except OptionError as error:
+        print(f"icmh: error: {error}", file=sys.stderr)
+        return USAGE
+    except (IcmhError, OSError) as error:
+        print(f"icmh: error: {error}", file=sys.stderr)
+        return FAILED

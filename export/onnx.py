@@ -27,17 +27,17 @@ if __name__ == "__main__":
 import numpy as np
 
 from icmh_rt import bundle as bundles
+from icmh_rt.bitstream import BASE_TASK
 from icmh_rt.bundle import Bundle
-from icmh_rt.errors import IcmhError, OptionError
+from icmh_rt.errors import OptionError
+from icmh_rt.export._cli import OK, run_script
 from icmh_rt.images import load_image
 
 ROLES = ("encoder", "analysis", "hyper_synthesis", "synthesis")
 PRECISIONS = ("fp32", "fp16")
 KINDS = ("int8", "fp8")
-BASE_TASK = "human"
 PHOTOGRAPH = Path(__file__).resolve().parent / "photograph.png"
 ODD_SIZE = (83, 101)  # of a cutting that needs padding everywhere
-OK, FAILED, USAGE = 0, 1, 2
 
 Adapters = Mapping[str, np.ndarray]
 
@@ -389,16 +389,7 @@ def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """As a script."""
-    parser = argparse.ArgumentParser(prog="icmh export onnx")
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except OptionError as error:
-        print(f"icmh: error: {error}", file=sys.stderr)
-        return USAGE
-    except (IcmhError, OSError) as error:
-        print(f"icmh: error: {error}", file=sys.stderr)
-        return FAILED
+    return run_script("onnx", add_arguments, run, argv)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,12 @@ from icmh_rt.backends._tensorrt_builder import BuildOptions, ImageSizes
 from icmh_rt.backends._tensorrt_library import Library
 from icmh_rt.backends._tensorrt_plans import Identity, Plan, Target
 from icmh_rt.backends.tensorrt import LIBRARY, device_of, graph_of
+from icmh_rt.bitstream import BASE_TASK
 from icmh_rt.bundle import Bundle
 from icmh_rt.errors import IcmhError, OptionError
 from icmh_rt.export import _tensorrt_gate
 from icmh_rt.export import onnx as graph_export
+from icmh_rt.export._cli import FAILED, OK, run_script
 from icmh_rt.images import load_image
 
 MANIFEST = "engines.json"
@@ -46,7 +48,6 @@ ROLES = graph_export.ROLES
 BACKEND_ROLES = ("analysis", "synthesis")
 """What ``Encoder(backend="tensorrt")`` and ``Decoder`` run."""
 
-OK, FAILED, USAGE = 0, 1, 2
 Adapters = Mapping[str, np.ndarray]
 
 
@@ -400,9 +401,7 @@ def _jobs(bundle: Bundle, library: Library, options: argparse.Namespace) -> Iter
         capability = target.compute_capability if library.builds_for_others else ""
         identity = Identity(
             bundle=bundle.name,
-            weights=_tensorrt_plans.weights_of(
-                bundle, task if adapters is None else graph_export.BASE_TASK
-            ),
+            weights=_tensorrt_plans.weights_of(bundle, task if adapters is None else BASE_TASK),
             role=role,
             width=width,
             task=task,
@@ -484,16 +483,7 @@ def table(results: Sequence[Result]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """As a script."""
-    parser = argparse.ArgumentParser(prog="icmh export tensorrt")
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except OptionError as error:
-        print(f"icmh: error: {error}", file=sys.stderr)
-        return USAGE
-    except (IcmhError, OSError) as error:
-        print(f"icmh: error: {error}", file=sys.stderr)
-        return FAILED
+    return run_script("tensorrt", add_arguments, run, argv)
 
 
 if __name__ == "__main__":

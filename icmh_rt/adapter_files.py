@@ -80,16 +80,8 @@ def read_adapters(
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"adapter file {shown} cannot be read: {reason}") from None
-    text = header.get("__metadata__", {}).get(METADATA)
-    if text is None:
-        raise BundleError(f"{shown} is not an adapter file: save_adapters makes them")
+    metadata = checked_metadata(header.get("__metadata__", {}).get(METADATA), shown)
     try:
-        metadata = json.loads(text)
-        if metadata["format"] != FORMAT:
-            raise BundleError(
-                f"adapter file {shown} is of format {metadata['format']!r}; this icmh_rt reads "
-                f"{FORMAT}"
-            )
         found, wanted = metadata["base"]["weights"], weights_of(transforms)
         if found != wanted:
             raise BundleError(
@@ -112,6 +104,22 @@ def read_adapters(
         )
         for task, description in described.items()
     }
+
+
+def checked_metadata(text: str | None, shown: str) -> dict[str, Any]:
+    """What an adapter file says of itself; BundleError, naming it as ``shown``, if it is none."""
+    if text is None:
+        raise BundleError(f"{shown} is not an adapter file: save_adapters makes them")
+    try:
+        metadata = json.loads(text)
+        version = metadata["format"]
+    except (ValueError, TypeError, KeyError):
+        raise BundleError(f"adapter file {shown} has damaged metadata") from None
+    if version != FORMAT:
+        raise BundleError(
+            f"adapter file {shown} is of format {version!r}; this icmh_rt reads {FORMAT}"
+        )
+    return metadata
 
 
 def _described(

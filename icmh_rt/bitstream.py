@@ -31,6 +31,8 @@ from icmh_rt.errors import BitstreamError, OptionError
 MAGIC = b"ICMH"
 FORMAT_VERSION = 1
 TASKS = ("human", "classification", "detection", "segmentation")  # index = task id
+STREAM_SUFFIX = ".icmh"  # of files
+BASE_TASK = TASKS[0]  # the one without adapters
 FINGERPRINT_BYTES = 4
 FLAG_REFERENCE_PATH = 0x01
 """The scale indexes of y come from the reference path (docs/reference_synthesis.md)."""

@@ -22,7 +22,14 @@ import numpy as np
 from icmh_rt import rans
 from icmh_rt._files import replace_file
 from icmh_rt.adapter_files import TrainedAdapters, fingerprint_of, read_adapters
-from icmh_rt.bitstream import FINGERPRINT_BYTES, MAX_QUALITY, MIN_QUALITY, TASKS, width_to_id
+from icmh_rt.bitstream import (
+    BASE_TASK,
+    FINGERPRINT_BYTES,
+    MAX_QUALITY,
+    MIN_QUALITY,
+    TASKS,
+    width_to_id,
+)
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.models.integer_network import IntegerHyperSynthesis
 
@@ -362,7 +369,7 @@ def add_adapters(folder: str | Path, path: str | Path) -> tuple[str, ...]:
     if len(found) != 1:
         raise BundleError(f"{str(path)!r} has {len(found)} tasks: give a file of one")
     (task,) = found
-    _with_adapters(replace(bundle, tasks=("human",), adapters={}), [Path(path)])
+    _with_adapters(replace(bundle, tasks=(BASE_TASK,), adapters={}), [Path(path)])
     (folder / ADAPTERS).mkdir(exist_ok=True)
     with replace_file(folder / ADAPTERS / f"{task}.safetensors") as file:
         file.write(Path(path).read_bytes())

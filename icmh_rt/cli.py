@@ -23,7 +23,6 @@ from icmh_rt import bitstream
 from icmh_rt._files import replace_file
 from icmh_rt.errors import BitstreamError, IcmhError, OptionError
 
-STREAM_SUFFIX = ".icmh"
 IMAGE_SUFFIX = ".png"
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -206,7 +205,7 @@ def _encode(options: argparse.Namespace) -> int:
         return _encode_folder(options, folders)
     if options.force:
         raise OptionError("--force is for folders: a stream named here is replaced as it is")
-    jobs = _plan(options.inputs, options.output, STREAM_SUFFIX)
+    jobs = _plan(options.inputs, options.output, bitstream.STREAM_SUFFIX)
     encoder = _encoder(options)
 
     def encode(job: _Job) -> dict[str, Any]:

@@ -18,18 +18,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icmh_rt._files import replace_file
 from icmh_rt._threads import get_num_threads
-from icmh_rt.codec import Encoder
+from icmh_rt.bitstream import STREAM_SUFFIX
 from icmh_rt.errors import IcmhError, OptionError
 from icmh_rt.images import readable_suffixes
 from icmh_rt.pipeline import map_ordered
 
+if TYPE_CHECKING:  # the command looks at its arguments first, without loading the codec
+    from icmh_rt.codec import Encoder
+
 MANIFEST = "icmh-manifest.jsonl"
 FAILED = "icmh-failed.jsonl"
-STREAM_SUFFIX = ".icmh"
 LIST_SUFFIX = ".txt"
 
 _HASHED_AT_ONCE = 1 << 20

@@ -24,6 +24,7 @@ from icmh_rt._files import replace_file
 from icmh_rt.backends._tensorrt_builder import BuildOptions, Built, ImageSizes
 from icmh_rt.backends._tensorrt_engine import Device
 from icmh_rt.backends._tensorrt_library import Library
+from icmh_rt.bitstream import BASE_TASK
 from icmh_rt.bundle import Bundle
 from icmh_rt.errors import BackendUnavailableError, IcmhError, OptionError
 
@@ -125,7 +126,7 @@ class Identity:
         return json.loads(json.dumps(asdict(self)))
 
 
-def weights_of(bundle: Bundle, task: str = "human") -> str:
+def weights_of(bundle: Bundle, task: str = BASE_TASK) -> str:
     """What identifies the arrays for a task: the fingerprint, that of the bundle's adapters where
     it has some; or a hash where it has none yet.
     """

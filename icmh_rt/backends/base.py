@@ -85,13 +85,15 @@ class Backend(ABC):
     def analysis(self, image: np.ndarray, width: float, task: str) -> Any:
         """g_a of uint8 ``(H, W, 3)``: the unquantized latent, as the backend keeps it."""
 
-    @abstractmethod
     def latent_to_host(self, y: Any) -> np.ndarray:
-        """What `analysis` returned as float32 ``(h, w, M)``."""
+        """What `analysis` returned as float32 ``(h, w, M)``; as it is for `HostLatents`."""
+        return y.y
 
-    @abstractmethod
     def hyper_analysis(self, y: Any, width: float, task: str) -> np.ndarray:
-        """h_a of what `analysis` returned: float32 ``(hz, wz, Z)``, empty in models without."""
+        """h_a of what `analysis` returned: float32 ``(hz, wz, Z)``, empty in models without; of
+        `HostLatents` what they hold.
+        """
+        return y.z
 
     @abstractmethod
     def synthesis(

@@ -14,14 +14,13 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 
 from icmh_rt import graphs
-from icmh_rt._threads import get_num_threads, work_alone
+from icmh_rt._threads import get_num_threads
 from icmh_rt.backends import _devices
 from icmh_rt.backends._onnxruntime_providers import Provider, providers_for, session
 from icmh_rt.backends._tensorrt_graph import MAGNITUDE, with_magnitude
@@ -96,12 +95,6 @@ class OnnxruntimeBackend(Backend):
             y, z = self._session("analysis", width, task, "fp32").run(["y", "z"], feed)
         return HostLatents(y[0], z[0])
 
-    def latent_to_host(self, y: HostLatents) -> np.ndarray:
-        return y.y
-
-    def hyper_analysis(self, y: HostLatents, width: float, task: str) -> np.ndarray:
-        return y.z
-
     def synthesis(
         self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
     ) -> np.ndarray:
@@ -117,12 +110,6 @@ class OnnxruntimeBackend(Backend):
             if np.isfinite(magnitude):
                 return image[0]
         return self._session("synthesis", width, task, "fp32").run(["image"], feed)[0][0]
-
-    def workers(self, count: int) -> ThreadPoolExecutor:
-        if self.device != "cpu":
-            return super().workers(count)
-        # An image on one core beside another on the next beats both on two.
-        return ThreadPoolExecutor(count, "icmh_rt-images", initializer=work_alone)
 
     # -- sessions ----------------------------------------------------------------------------------
 

@@ -99,12 +99,6 @@ class TensorRTBackend(Backend):
         found = runner({"image": image[None]})
         return HostLatents(found["y"][0], found["z"][0])
 
-    def latent_to_host(self, y: HostLatents) -> np.ndarray:
-        return y.y
-
-    def hyper_analysis(self, y: HostLatents, width: float, task: str) -> np.ndarray:
-        return y.z
-
     # -- decoding ----------------------------------------------------------------------------------
 
     def synthesis(

@@ -20,7 +20,7 @@ from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.kernels._parallel import single_threaded_workers
 from icmh_rt.kernels.images import image_in, image_out
-from icmh_rt.models.adapters import attach_trained, attached_tasks, use_task
+from icmh_rt.models.adapters import attach_trained, use_task
 from icmh_rt.models.slimmable_hyperprior import (
     PATCH,
     SlimmableHyperprior,
@@ -126,7 +126,7 @@ class TorchBackend(Backend):
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor | HostLatents:
         if self.graphs is None and self._dtype == torch.float32:
             # Stage by stage, so that each has its time.
-            with _adapted(self._model, task):
+            with self._adapted(self._model, task):
                 return self._g_a(torch.from_numpy(image)[None], self._model, width)
         latents = self._analyse(image, width, task, self._model)
         if latents is None:
@@ -152,7 +152,7 @@ class TorchBackend(Backend):
         size_y, size_z = (h * w * c for h, w, c in (shape_y, shape_z))
 
         def body(pixels: Tensor) -> Tensor:
-            with _adapted(model, task):
+            with self._adapted(model, task):
                 y = self._g_a(pixels[None], model, width)
             z = self._h_a(y, model, width)
             # Both and the largest magnitude, in one piece of memory for one copy.
@@ -217,7 +217,7 @@ class TorchBackend(Backend):
         dtype = model.g_s.head.weight.dtype
 
         def body(latent: Tensor) -> Tensor:
-            with _adapted(model, task):
+            with self._adapted(model, task):
                 x = model.g_s.to_patches(latent.permute(2, 0, 1)[None].to(dtype), index)
             pixels = image_out(x, 0, 0, height, columns, PATCH, _MEAN).view(-1)
             if not checked:
@@ -246,6 +246,10 @@ class TorchBackend(Backend):
         own = (role, *key, kernels) if model is self._model else None
         return self.graphs(own, body, array)
 
+    def _adapted(self, model: SlimmableHyperprior, task: str) -> AbstractContextManager[None]:
+        """With the adapters of a task that has some."""
+        return use_task(model, task) if task in self.bundle.adapters else nullcontext()
+
     def _in_float32(self) -> SlimmableHyperprior:
         with self._wide_lock:
             if self._wide_model is None:
@@ -254,11 +258,6 @@ class TorchBackend(Backend):
 
     def __repr__(self) -> str:
         return f"TorchBackend(device={self.device!r}, dtype={self._dtype})"
-
-
-def _adapted(model: SlimmableHyperprior, task: str) -> AbstractContextManager[None]:
-    """With the adapters of a task that has some."""
-    return use_task(model, task) if task in attached_tasks(model) else nullcontext()
 
 
 def _to_tokens(x: Tensor) -> Tensor:

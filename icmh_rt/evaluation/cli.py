@@ -7,7 +7,6 @@ or data, 2 usage.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,15 @@ from pathlib import Path
 from icmh_rt.errors import IcmhError, OptionError
 from icmh_rt.evaluation import plot, report, results, task_cli
 from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
-from icmh_rt.evaluation.options import parse_anchors, parse_jobs, parse_qualities, parse_widths
+from icmh_rt.evaluation.options import (
+    add_outputs,
+    check_outputs,
+    figure_beside,
+    parse_anchors,
+    parse_jobs,
+    parse_qualities,
+    parse_widths,
+)
 from icmh_rt.evaluation.rd import CodecSource, find_images, measure, read_records
 
 DEFAULT_WIDTHS = "0.25,0.5,0.75,1.0"
@@ -70,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=parse_jobs, default=1, metavar="N", help="processes (default: %(default)s)"
     )
     rd.add_argument("--json", metavar="F", help="write all figures; '-': to standard output")
-    _add_outputs(rd)
+    add_outputs(rd)
     rd.add_argument("--quiet", action="store_true", help="no progress")
 
     task_cli.add_arguments(
@@ -79,13 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     again = commands.add_parser("report", help="table, page and figure from an earlier --json file")
     again.add_argument("results", metavar="F", help="a file written by `rd --json`")
-    _add_outputs(again)
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plot", metavar="F", help="draw the curves (.svg, .png or .pdf)")
-    parser.add_argument("--markdown", metavar="F", help="write a page with tables and the figure")
-    parser.add_argument("--title", help="title of page and figure (default: the folder's name)")
+    add_outputs(again)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -102,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rate_distortion(arguments: argparse.Namespace) -> int:
-    _check_outputs(arguments)
+    check_outputs(arguments)
     sources = [
         (CodecSource(w, arguments.model, arguments.backend, arguments.device), arguments.qualities)
         for w in arguments.widths
@@ -134,19 +135,10 @@ def _rate_distortion(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    _check_outputs(arguments)
+    check_outputs(arguments)
     loaded = results.load(arguments.results)
     _write(loaded, arguments, arguments.title or Path(arguments.results).stem)
     return 0
-
-
-def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Refuse what could not be written, before time is spent measuring."""
-    if arguments.plot:
-        plot.require(arguments.plot)
-    for path in (getattr(arguments, "json", None), arguments.plot, arguments.markdown):
-        if path and path != "-" and not Path(path).resolve().parent.is_dir():
-            raise IcmhError(f"cannot write {path}: its folder does not exist")
 
 
 def _write(found: results.Results, arguments: argparse.Namespace, title: str) -> None:
@@ -156,11 +148,8 @@ def _write(found: results.Results, arguments: argparse.Namespace, title: str) ->
     if arguments.plot:
         plot.draw(found, arguments.plot, title)
     if arguments.markdown:
-        figure = None
-        if arguments.plot:
-            folder = Path(arguments.markdown).resolve().parent
-            figure = Path(os.path.relpath(Path(arguments.plot).resolve(), folder)).as_posix()
-        results.write_text(report.markdown(found, title, figure), arguments.markdown)
+        page = report.markdown(found, title, figure_beside(arguments))
+        results.write_text(page, arguments.markdown)
     if "-" not in (json_path, arguments.markdown):
         sys.stdout.write(report.table(found))
 

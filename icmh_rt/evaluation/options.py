@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from icmh_rt.errors import IcmhError
+from icmh_rt.evaluation import plot
 from icmh_rt.evaluation.anchors import SETTINGS
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Where figure and page go."""
+    parser.add_argument("--plot", metavar="F", help="draw the curves (.svg, .png or .pdf)")
+    parser.add_argument("--markdown", metavar="F", help="write a page with tables and the figure")
+    parser.add_argument("--title", help="title of page and figure (default: the folder's name)")
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse what could not be written, before time is spent measuring."""
+    if arguments.plot:
+        plot.require(arguments.plot)
+    for path in (getattr(arguments, "json", None), arguments.plot, arguments.markdown):
+        if path and path != "-" and not Path(path).resolve().parent.is_dir():
+            raise IcmhError(f"cannot write {path}: its folder does not exist")
+
+
+def figure_beside(arguments: argparse.Namespace) -> str | None:
+    """The figure's path relative to the page, where both are written."""
+    if not arguments.plot:
+        return None
+    folder = Path(arguments.markdown).resolve().parent
+    return Path(os.path.relpath(Path(arguments.plot).resolve(), folder)).as_posix()
 
 
 def parse_qualities(text: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from icmh_rt._files import replace_file
 from icmh_rt.errors import BackendUnavailableError, IcmhError, OptionError
@@ -37,7 +38,6 @@ def draw(results: Results, path: str | os.PathLike[str], title: str) -> None:
     Raises as `require`, and IcmhError if the file cannot be written.
     """
     require(path)
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -60,7 +60,16 @@ def draw(results: Results, path: str | os.PathLike[str], title: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], frameon=False, loc="lower right")
 
-    # The same results give the same bytes: no date, no random identifiers.
+    save(figure, path)
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure. The same one gives the same bytes: no date, no random identifiers.
+
+    Raises IcmhError if the file cannot be written.
+    """
+    import matplotlib
+
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     suffix = Path(path).suffix.lower()
     try:

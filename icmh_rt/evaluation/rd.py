@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from icmh_rt.bitstream import TASKS, read_header
+from icmh_rt.bitstream import BASE_TASK, read_header
 from icmh_rt.errors import IcmhError, ImageError, OptionError
 from icmh_rt.evaluation.curves import Curve, ImageRecord
 from icmh_rt.evaluation.metrics import squared_error
@@ -32,7 +32,6 @@ from icmh_rt.images import load_image
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
 )
-HUMAN = TASKS[0]
 # Read by OpenMP, OpenBLAS and MKL when a process starts: a worker gets its share of the cores.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -86,12 +85,12 @@ class CodecSource:
     model: str = "default"
     backend: str = "auto"
     device: str = "auto"
-    task: str = HUMAN
+    task: str = BASE_TASK
     kind: str = field(default="codec", init=False)
 
     @property
     def name(self) -> str:
-        return f"icmh_rt width {self.width:g}{'' if self.task == HUMAN else f', {self.task}'}"
+        return f"icmh_rt width {self.width:g}{'' if self.task == BASE_TASK else f', {self.task}'}"
 
     @property
     def settings(self) -> dict[str, object]:
@@ -100,7 +99,7 @@ class CodecSource:
             "model": Path(self.model).name,
             "backend": self.backend,
             "device": self.device,
-            **({} if self.task == HUMAN else {"task": self.task}),
+            **({} if self.task == BASE_TASK else {"task": self.task}),
         }
 
     def open(self, quality: int) -> CodecCoder:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from icmh_rt.evaluation.curves import (
     ESTIMATE_EXTRA_BYTES,
@@ -48,16 +49,7 @@ def markdown(results: Results, title: str, figure: str | None = None) -> str:
 
     figure: the picture's path relative to the page.
     """
-    origin = results.provenance
-    lines = [f"# {title}", ""]
-    lines += ["Written by the command below; edit that, not this page.", ""]
-    if "command" in origin:
-        lines += ["```", str(origin["command"]), "```", ""]
-    machine, versions = origin.get("machine", {}), origin.get("versions", {})
-    if machine:
-        made = ", ".join(f"{name} {version}" for name, version in versions.items())
-        where = f"{machine['cores']} cores of {machine['cpu']}, {machine['architecture']}"
-        lines += [f"{str(origin['created'])[:10]}; {made}; {where}.", ""]
+    lines = page_head(title, results.provenance)
     lines += [
         f"{_describe_images(results)}. Rates are real bytes, headers included; every figure is a"
         " mean over the images. Conventions: see README.md in this folder.",
@@ -88,6 +80,20 @@ def markdown(results: Results, title: str, figure: str | None = None) -> str:
         lines += [f"### {curve.name}", "", _settings(curve), ""]
         lines += [*markdown_table(heads, rows), ""]
     return "\n".join(lines)
+
+
+def page_head(title: str, origin: Mapping[str, Any]) -> list[str]:
+    """Title, command and where figures come from; origin: as `results.provenance` gives it."""
+    lines = [f"# {title}", ""]
+    lines += ["Written by the command below; edit that, not this page.", ""]
+    if "command" in origin:
+        lines += ["```", str(origin["command"]), "```", ""]
+    machine, versions = origin.get("machine", {}), origin.get("versions", {})
+    if machine:
+        made = ", ".join(f"{name} {version}" for name, version in versions.items())
+        where = f"{machine['cores']} cores of {machine['cpu']}, {machine['architecture']}"
+        lines += [f"{str(origin['created'])[:10]}; {made}; {where}.", ""]
+    return lines
 
 
 def _describe_images(results: Results) -> str:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from icmh_rt._files import replace_file
 from icmh_rt.errors import IcmhError, OptionError
@@ -173,8 +174,8 @@ def _format(value: object, indent: str = "") -> str:
     return "[\n" + ",\n".join(inner + _format(item, inner) for item in value) + f"\n{indent}]"
 
 
-def load(path: str | os.PathLike[str]) -> Results:
-    """Read a results file. Raises IcmhError naming the file if it is not one of this schema."""
+def read_document(path: str | os.PathLike[str], schema: str, schema_version: int) -> dict[str, Any]:
+    """A JSON file of that schema and version. Raises IcmhError naming the file if it is none."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -182,11 +183,17 @@ def load(path: str | os.PathLike[str]) -> Results:
     except ValueError as error:
         raise IcmhError(f"{path} is not a JSON results file: {error}") from error
     found = document.get("schema") if isinstance(document, dict) else None
-    if found != SCHEMA:
-        raise IcmhError(f"{path} is not a results file: its schema is {found!r}, not {SCHEMA!r}")
-    if document.get("schema_version") != SCHEMA_VERSION:
+    if found != schema:
+        raise IcmhError(f"{path} is not a results file: its schema is {found!r}, not {schema!r}")
+    if document.get("schema_version") != schema_version:
         version = document.get("schema_version")
-        raise IcmhError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
+        raise IcmhError(f"{path} has schema version {version}, this release reads {schema_version}")
+    return document
+
+
+def load(path: str | os.PathLike[str]) -> Results:
+    """Read a results file. Raises IcmhError naming the file if it is not one of this schema."""
+    document = read_document(path, SCHEMA, SCHEMA_VERSION)
     try:
         images = tuple(ImageRecord(**image) for image in document["images"])
         curves = tuple(_curve_from_dict(curve, images) for curve in document["curves"])

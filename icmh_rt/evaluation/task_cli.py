@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from icmh_rt.errors import BackendUnavailableError, IcmhError, OptionError
-from icmh_rt.evaluation import plot, results
+from icmh_rt.bitstream import BASE_TASK
+from icmh_rt.errors import BackendUnavailableError, OptionError
+from icmh_rt.evaluation import results
 from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
-from icmh_rt.evaluation.options import parse_anchors, parse_qualities, parse_widths
-from icmh_rt.evaluation.rd import HUMAN, CodecSource, Source
+from icmh_rt.evaluation.options import (
+    add_outputs,
+    check_outputs,
+    figure_beside,
+    parse_anchors,
+    parse_qualities,
+    parse_widths,
+)
+from icmh_rt.evaluation.rd import CodecSource, Source
 
 TASKS = ("classification", "detection", "segmentation")
 ANCHOR_QUALITIES = {"JPEG": (2, 5, 10, 15, 20, 30, 50, 75), "WEBP": (0, 5, 10, 20, 30, 50, 75)}
@@ -76,9 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     parser.add_argument("--json", metavar="F", help="write all figures; '-': to standard output")
-    parser.add_argument("--plot", metavar="F", help="draw the curves (.svg, .png or .pdf)")
-    parser.add_argument("--markdown", metavar="F", help="write a page with tables and the figure")
-    parser.add_argument("--title", help="title of page and figure (default: task and data)")
+    add_outputs(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -86,11 +91,7 @@ def run(arguments: argparse.Namespace, progress: Callable[[], Progress]) -> int:
     """Measure; returns the process's exit code."""
     from icmh_rt.evaluation import task_curves, task_report
 
-    if arguments.plot:
-        plot.require(arguments.plot)
-    for path in (arguments.json, arguments.plot, arguments.markdown):
-        if path and path != "-" and not Path(path).resolve().parent.is_dir():
-            raise IcmhError(f"cannot write {path}: its folder does not exist")
+    check_outputs(arguments)
     found = _measure(arguments, None if arguments.quiet else progress())
     title = arguments.title or f"{arguments.task} on {Path(arguments.data).resolve().name}"
     if arguments.json:
@@ -98,11 +99,8 @@ def run(arguments: argparse.Namespace, progress: Callable[[], Progress]) -> int:
     if arguments.plot:
         task_report.draw(found, arguments.plot, title)
     if arguments.markdown:
-        figure = None
-        if arguments.plot:
-            folder = Path(arguments.markdown).resolve().parent
-            figure = Path(os.path.relpath(Path(arguments.plot).resolve(), folder)).as_posix()
-        results.write_text(task_report.markdown(found, title, figure), arguments.markdown)
+        page = task_report.markdown(found, title, figure_beside(arguments))
+        results.write_text(page, arguments.markdown)
     if "-" not in (arguments.json, arguments.markdown):
         sys.stdout.write(task_report.table(found))
     return 0
@@ -145,7 +143,7 @@ def _sources(arguments: argparse.Namespace) -> list[tuple[Source, tuple[int, ...
     from icmh_rt.bundle import load
 
     bundle = load(arguments.model)
-    tasks = [HUMAN, *([arguments.task] if arguments.task in bundle.tasks else [])]
+    tasks = [BASE_TASK, *([arguments.task] if arguments.task in bundle.tasks else [])]
     sources: list[tuple[Source, tuple[int, ...]]] = [
         (
             CodecSource(width, arguments.model, arguments.backend, arguments.device, task),

@@ -20,6 +20,7 @@ from typing import Any
 
 from icmh_rt.errors import IcmhError, OptionError
 from icmh_rt.evaluation.bd import BdResult, bd_psnr, bd_rate
+from icmh_rt.evaluation.results import read_document
 
 SCHEMA = "icmh_rt.rate_accuracy"
 SCHEMA_VERSION = 1
@@ -137,19 +138,7 @@ def to_json(results: TaskResults) -> str:
 
 def load(path: str | Path) -> TaskResults:
     """Read a file of `to_json`; IcmhError if it is none."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise IcmhError(f"cannot read results {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise IcmhError(f"{path} is not a JSON results file: {error}") from error
-    found = document.get("schema") if isinstance(document, dict) else None
-    version = document.get("schema_version") if found == SCHEMA else None
-    if found != SCHEMA or version != SCHEMA_VERSION:
-        raise IcmhError(
-            f"{path} has schema {found!r}, version {version}: this release reads {SCHEMA!r}, "
-            f"version {SCHEMA_VERSION}"
-        )
+    document = read_document(path, SCHEMA, SCHEMA_VERSION)
     try:
         curves = tuple(
             TaskCurve(

@@ -69,9 +69,9 @@ def samples(
 def _detection(folder: str, annotations: str) -> Samples:
     if annotations:
         data = open_dataset("coco", folder, annotations)
-        places = sorted({box["category_id"] for boxes in data.labels for box in boxes})
-        if len(data.classes) >= len(places):
-            places = _category_ids(annotations)
+        # A file without categories has those that occur.
+        used = sorted({box["category_id"] for boxes in data.labels for box in boxes})
+        places = used if len(data.category_ids) < len(used) else data.category_ids
         truths = tuple(
             tuple(_coco_box(box, places, path) for box in boxes)
             for path, boxes in zip(data.paths, data.labels, strict=True)
@@ -88,13 +88,6 @@ def _detection(folder: str, annotations: str) -> Samples:
         for path in data.paths
     )
     return Samples(data.paths, truths, AveragePrecision)
-
-
-def _category_ids(annotations: str) -> list[int]:
-    import json
-
-    content = json.loads(Path(annotations).read_text(encoding="utf-8"))
-    return sorted(category["id"] for category in content["categories"])
 
 
 def _coco_box(box: dict[str, Any], places: Sequence[int], path: Path) -> Box:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from icmh_rt._files import replace_file
-from icmh_rt.errors import IcmhError
 from icmh_rt.evaluation.bd import BdResult
-from icmh_rt.evaluation.plot import CODEC_COLORS, MARKERS, OTHER_STYLES, require
-from icmh_rt.evaluation.report import align, markdown_table
+from icmh_rt.evaluation.plot import CODEC_COLORS, MARKERS, OTHER_STYLES, require, save
+from icmh_rt.evaluation.report import align, markdown_table, page_head
 from icmh_rt.evaluation.task_curves import TaskCurve, TaskResults
 
 NAMES = {
@@ -36,14 +33,7 @@ def table(results: TaskResults) -> str:
 
 def markdown(results: TaskResults, title: str, figure: str | None = None) -> str:
     """A page; figure: the picture's path relative to it."""
-    origin = results.provenance
-    lines = [f"# {title}", "", "Written by the command below; edit that, not this page.", ""]
-    if "command" in origin:
-        lines += ["```", str(origin["command"]), "```", ""]
-    machine, versions = origin.get("machine", {}), origin.get("versions", {})
-    if machine:
-        made = ", ".join(f"{name} {version}" for name, version in versions.items())
-        lines += [f"{str(origin['created'])[:10]}; {made}; {machine['cpu']}.", ""]
+    lines = page_head(title, results.provenance)
     lines += [
         f"{len(results.images)} pictures. Rates are real bytes, headers included, a mean over the "
         "pictures.",
@@ -72,7 +62,6 @@ def markdown(results: TaskResults, title: str, figure: str | None = None) -> str
 def draw(results: TaskResults, path: str | os.PathLike[str], title: str) -> None:
     """Accuracy against bits per pixel; raises as `plot.require`."""
     require(path)
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -113,13 +102,7 @@ def draw(results: TaskResults, path: str | os.PathLike[str], title: str) -> None
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    suffix = Path(path).suffix.lower()
-    try:
-        with matplotlib.rc_context({"svg.hashsalt": "icmh_rt"}), replace_file(path) as file:
-            figure.savefig(file, format=suffix[1:], metadata=undated.get(suffix))
-    except OSError as error:
-        raise IcmhError(f"cannot write {path}: {error.strerror or error}") from error
+    save(figure, path)
 
 
 def _points(curve: TaskCurve) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icmh_rt._files import replace_file
-from icmh_rt.bitstream import TASKS
+from icmh_rt.bitstream import BASE_TASK, TASKS
 from icmh_rt.bundle import Bundle, CodecBundle
 from icmh_rt.errors import OptionError
 from icmh_rt.graphs import _exact, _layers
@@ -20,7 +20,6 @@ from icmh_rt.graphs._layers import Layers, Sides, Slice
 from icmh_rt.graphs._sfma import PLACES, Adapters
 from icmh_rt.graphs.adapter_files import arrays_of
 
-BASE_TASK = "human"  # the task without adapters
 ROLES = ("encoder", "analysis", "hyper_synthesis", "synthesis", "features")
 MAX_SIDE = 2**16 - 1
 
@@ -61,7 +60,7 @@ def build(
     bundle: CodecBundle,
     role: str,
     width: float,
-    task: str = "human",
+    task: str = BASE_TASK,
     *,
     size: tuple[int, int] | None = None,
     batch: int | None = None,

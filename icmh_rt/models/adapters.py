@@ -50,7 +50,8 @@ import torch
 from torch import Tensor, nn
 
 from icmh_rt._files import replace_file
-from icmh_rt.adapter_files import FORMAT, METADATA, TrainedAdapters
+from icmh_rt.adapter_files import FORMAT, METADATA, TrainedAdapters, checked_metadata
+from icmh_rt.bitstream import BASE_TASK
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.models.adapter_modules import (
     ACTIVE,
@@ -79,8 +80,6 @@ __all__ = [
     "save_adapters",
     "use_task",
 ]
-
-BASE_TASK = "human"  # the task that has no adapters: the base itself
 
 
 @dataclass(frozen=True)
@@ -434,18 +433,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
     except (OSError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"adapter file {shown} cannot be read: {reason}") from None
-    if text is None:
-        raise BundleError(f"{shown} is not an adapter file: save_adapters makes them")
-    try:
-        metadata = json.loads(text)
-        version = metadata["format"]
-    except (ValueError, TypeError, KeyError):
-        raise BundleError(f"adapter file {shown} has damaged metadata") from None
-    if version != FORMAT:
-        raise BundleError(
-            f"adapter file {shown} is of format {version!r}; this icmh_rt reads {FORMAT}"
-        )
-    return metadata, tensors
+    return checked_metadata(text, shown), tensors
 
 
 def load_adapters(

@@ -26,11 +26,13 @@ class Dataset:
         labels: of each picture its class (int), its boxes (list of COCO's annotations) or the path
             of its label picture; empty where the layout has none.
         classes: names, where the layout has them.
+        category_ids: COCO's numbers of the classes, in their order.
     """
 
     paths: tuple[Path, ...]
     labels: tuple = ()
     classes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
 
 
 def images(folder: Path, annotations: str = "", split: str = "") -> Dataset:
@@ -75,7 +77,10 @@ def coco(folder: Path, annotations: str = "", split: str = "") -> Dataset:
             f"{str(folder)!r}, such as {missing[0].name!r}"
         )
     return Dataset(
-        paths, tuple(boxes[key] for key in order), tuple(str(c["name"]) for c in categories)
+        paths,
+        tuple(boxes[key] for key in order),
+        tuple(str(c["name"]) for c in categories),
+        tuple(c["id"] for c in categories),
     )
 
 

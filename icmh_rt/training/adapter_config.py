@@ -12,9 +12,8 @@ from typing import Any
 
 import yaml
 
-from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY, TASKS
+from icmh_rt.bitstream import BASE_TASK, MAX_QUALITY, MIN_QUALITY, TASKS
 from icmh_rt.errors import TrainingError
-from icmh_rt.models.adapters import BASE_TASK
 from icmh_rt.tasks.datasets import LAYOUTS
 from icmh_rt.tasks.registry import KINDS, NetworkConfig
 

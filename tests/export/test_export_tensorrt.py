@@ -19,6 +19,7 @@ from icmh_rt.backends import _tensorrt_builder, _tensorrt_plans
 from icmh_rt.backends._tensorrt_builder import MAGNITUDE
 from icmh_rt.backends.tensorrt import create
 from icmh_rt.export import tensorrt as export
+from icmh_rt.export._cli import FAILED, OK, USAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--min-size", "1x1", "--opt-size", "64x64", "--max-size", "256x256", "--width", "0.25"]
@@ -70,7 +71,7 @@ def test_all_roles_are_built_run_and_proven(fakes, command, tmp_path, precision)
     code, found, _ = command(
         "-o", tmp_path, "--role", ",".join(export.ROLES), "--precision", precision
     )
-    assert code == export.OK and not found["failures"]
+    assert code == OK and not found["failures"]
     assert [e["role"] for e in found["engines"]] == list(export.ROLES)
     for engine in found["engines"]:
         proof = engine["proof"]
@@ -90,7 +91,7 @@ def test_a_second_time_plans_are_kept(fake, command, tmp_path):
     _, first, _ = command("-o", tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.plan")}
     code, second, err = command("-o", tmp_path)
-    assert code == export.OK and {e["status"] for e in second["engines"]} == {"kept"}
+    assert code == OK and {e["status"] for e in second["engines"]} == {"kept"}
     assert "kept, up to date" in err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.plan")} == files
     assert [e["sha256"] for e in second["engines"]] == [e["sha256"] for e in first["engines"]]
@@ -150,7 +151,7 @@ def test_engines_that_compute_something_else_are_withheld(
     monkeypatch.setattr(_tensorrt_builder, "build", unsound)
     role = {"y": "analysis", "image": "synthesis"}[name]
     code, found, err = command("-o", tmp_path, "--role", role)
-    assert code == export.FAILED
+    assert code == FAILED
     assert not found["engines"] and len(found["failures"]) == 1
     assert "is wrong" in found["failures"][0]["error"] and "is wrong" in err
     assert not list(tmp_path.glob("*.plan"))
@@ -166,7 +167,7 @@ def test_one_failure_does_not_stop_the_others(fake, command, tmp_path, monkeypat
 
     monkeypatch.setattr(_tensorrt_builder, "build", build)
     code, found, _ = command("-o", tmp_path)
-    assert code == export.FAILED
+    assert code == FAILED
     assert [e["role"] for e in found["engines"]] == ["analysis"]
     assert "could not build" in found["failures"][0]["error"]
 
@@ -175,14 +176,14 @@ def test_without_a_gpu_only_rtx_builds_and_says_what_was_not_run(fakes, command,
     library, cuda = fakes
     cuda.set("devices", 0)
     code, found, err = command("-o", tmp_path, "--role", "analysis")
-    assert code == export.FAILED and "no CUDA-capable device" in err
+    assert code == FAILED and "no CUDA-capable device" in err
     code, found, err = command(
         "-o", tmp_path, "--role", "analysis", "--compute-capability", "8.0,8.9"
     )
     if library.name == "tensorrt":
-        assert code == export.USAGE and "use --library tensorrt_rtx" in err
+        assert code == USAGE and "use --library tensorrt_rtx" in err
         return
-    assert code == export.OK
+    assert code == OK
     assert [e["target"]["compute_capability"] for e in found["engines"]] == ["8.0", "8.9"]
     for engine in found["engines"]:
         assert engine["proof"]["engine"] is None
@@ -203,7 +204,7 @@ def test_layers_are_reported(fake, command, tmp_path):
 
 def test_fixed_sizes(fake, command, tmp_path):
     code, found, _ = command("-o", tmp_path, "--size", "48x64")
-    assert code == export.OK
+    assert code == OK
     for engine in found["engines"]:
         assert "_48x64_" in engine["file"] and engine["proof"]["engine"]
     assert [i["name"] for i in found["engines"][1]["inputs"]] == ["y_hat"]
@@ -212,7 +213,7 @@ def test_fixed_sizes(fake, command, tmp_path):
 @pytest.mark.parametrize("kind", export.KINDS)
 def test_eight_bits(fake, command, tmp_path, kind):
     code, found, _ = command("-o", tmp_path, "--eight-bits", kind)
-    assert code == export.OK
+    assert code == OK
     for engine in found["engines"]:
         assert engine["eight_bits"] == kind and f"_fp16-{kind}_" in engine["file"]
         assert engine["proof"]["engine"]
@@ -238,7 +239,7 @@ def test_eight_bits(fake, command, tmp_path, kind):
 )
 def test_usage(fake, command, tmp_path, arguments, message):
     code, _, err = command("-o", tmp_path, *arguments)
-    assert code == export.USAGE and message in err and len(err.splitlines()) == 1
+    assert code == USAGE and message in err and len(err.splitlines()) == 1
 
 
 def test_as_a_script_it_does_not_pass_for_the_package_tensorrt(tmp_path):
@@ -246,6 +247,6 @@ def test_as_a_script_it_does_not_pass_for_the_package_tensorrt(tmp_path):
     script = ROOT / "export" / "tensorrt.py"
     command = [sys.executable, script, "--library", "tensorrt", "--role", "none", "-o", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode in (export.FAILED, export.USAGE)
+    assert done.returncode in (FAILED, USAGE)
     assert done.stderr.startswith("icmh: error: ") and len(done.stderr.splitlines()) == 1
     assert "neither Builder nor Runtime" not in done.stderr

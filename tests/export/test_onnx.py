@@ -19,6 +19,7 @@ from icmh_rt import bundle, cli, graphs
 from icmh_rt.errors import OptionError
 from icmh_rt.export import _references, _verify
 from icmh_rt.export import onnx as export_onnx
+from icmh_rt.export._cli import USAGE
 from icmh_rt.images import load_image
 from icmh_rt.models.adapters import adapter_parameters, attach_adapters, save_adapters
 from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior, SlimmableHyperpriorConfig
@@ -241,7 +242,7 @@ def test_adapters_are_exported_and_proven(tmp_path, adapter_file):
     }
     assert len({(g["task"], g["adapters"]) for g in entries}) == 2
     assert all(len(g["adapters"]) == 16 and g["proof"] for g in entries)
-    assert export_onnx.main([*shared, "--task", "human"]) == export_onnx.USAGE
+    assert export_onnx.main([*shared, "--task", "human"]) == USAGE
     one = tmp_path / "one"
     arguments = ["-o", str(one), "--task", "segmentation", "--role", "analysis", *shared[2:]]
     assert export_onnx.main(arguments) == 0
