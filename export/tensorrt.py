@@ -401,7 +401,9 @@ def _jobs(bundle: Bundle, library: Library, options: argparse.Namespace) -> Iter
         capability = target.compute_capability if library.builds_for_others else ""
         identity = Identity(
             bundle=bundle.name,
-            weights=_tensorrt_plans.weights_of(bundle, task if adapters is None else BASE_TASK),
+            weights=_tensorrt_plans.weights_of(
+                bundle, task if adapters is None else BASE_TASK, role
+            ),
             role=role,
             width=width,
             task=task,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from icmh_rt._tensor_files import described, read_tensors
 from icmh_rt.bitstream import FINGERPRINT_BYTES
-from icmh_rt.errors import BackendUnavailableError, BundleError
+from icmh_rt.errors import BundleError
 
 METADATA = "icmh_adapters"
 FORMAT = 1
@@ -66,21 +65,9 @@ def read_adapters(
         BundleError: the file cannot be read, is damaged, or its adapters belong to other weights.
         BackendUnavailableError: safetensors is not installed.
     """
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise BackendUnavailableError(
-            "adapter files need safetensors: pip install 'icmh-rt[onnx]' or 'icmh-rt[torch]'"
-        ) from None
+    data, arrays, metadata_texts = read_tensors(path, "adapter")
     shown = repr(os.fspath(path))
-    try:
-        data = Path(path).read_bytes()
-        arrays = safetensors.numpy.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"adapter file {shown} cannot be read: {reason}") from None
-    metadata = checked_metadata(header.get("__metadata__", {}).get(METADATA), shown)
+    metadata = checked_metadata(metadata_texts.get(METADATA), shown)
     try:
         found, wanted = metadata["base"]["weights"], weights_of(transforms)
         if found != wanted:
@@ -88,9 +75,7 @@ def read_adapters(
                 f"adapter file {shown} was trained for other weights (fingerprint {found}) than "
                 f"these ({wanted})"
             )
-        described = {
-            task: _described(description) for task, description in metadata["tasks"].items()
-        }
+        tasks = {task: _described(description) for task, description in metadata["tasks"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, BundleError):
             raise
@@ -102,24 +87,13 @@ def read_adapters(
             *description,
             fingerprint,
         )
-        for task, description in described.items()
+        for task, description in tasks.items()
     }
 
 
 def checked_metadata(text: str | None, shown: str) -> dict[str, Any]:
     """What an adapter file says of itself; BundleError, naming it as ``shown``, if it is none."""
-    if text is None:
-        raise BundleError(f"{shown} is not an adapter file: save_adapters makes them")
-    try:
-        metadata = json.loads(text)
-        version = metadata["format"]
-    except (ValueError, TypeError, KeyError):
-        raise BundleError(f"adapter file {shown} has damaged metadata") from None
-    if version != FORMAT:
-        raise BundleError(
-            f"adapter file {shown} is of format {version!r}; this icmh_rt reads {FORMAT}"
-        )
-    return metadata
+    return described(text, shown, "adapter", FORMAT, "save_adapters")
 
 
 def _described(

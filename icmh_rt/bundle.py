@@ -1,5 +1,5 @@
 """A model bundle: one folder with ``bundle.json`` (what it is), ``model.safetensors`` (its arrays)
-and, in ``adapters``, a file for each task that has some.
+and, in ``adapters`` and ``features``, a file for each task that has some.
 
 `Bundle` is the default architecture; `icmh_rt.published.PublishedBundle` is a converted checkpoint.
 ``name_of`` and ``installed`` read the JSON only; they need neither torch nor safetensors. Nothing
@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from icmh_rt import rans
+from icmh_rt._bundle_parts import (
+    ADAPTERS,
+    FEATURES,
+    file_of,
+    files,
+    with_adapters,
+    with_feature_heads,
+)
 from icmh_rt._files import replace_file
+from icmh_rt._tensor_files import safetensors_numpy
 from icmh_rt.adapter_files import TrainedAdapters, fingerprint_of, read_adapters
 from icmh_rt.bitstream import (
     BASE_TASK,
@@ -30,7 +39,8 @@ from icmh_rt.bitstream import (
     TASKS,
     width_to_id,
 )
-from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
+from icmh_rt.errors import BundleError, OptionError
+from icmh_rt.feature_files import TrainedFeatureHead, read_feature_head
 from icmh_rt.models.integer_network import IntegerHyperSynthesis
 
 BUNDLE_FORMAT = 1
@@ -41,10 +51,6 @@ PUBLISHED_BUNDLE_FORMAT = 2
 
 MANIFEST = "bundle.json"
 WEIGHTS = "model.safetensors"
-ADAPTERS = "adapters"
-"""Folder of the adapters that were trained for the bundle, one file a task: beside the base, which
-stays what it is without them, fingerprint and streams included.
-"""
 INSTALLED = Path(__file__).resolve().parent / "bundles"
 DEFAULT_BUNDLE = "default"
 ARCHITECTURE = "slimmable_hyperprior"
@@ -129,9 +135,22 @@ class CodecBundle:
         """What identifies the weights for one of the bundle's tasks in streams."""
         return self.fingerprint
 
+    @property
+    def weights_identity(self) -> tuple[str, ...]:
+        """What tells all of its weights, those of every task, from others'; empty if that is not
+        known.
+        """
+        return (self.fingerprint,) if self.fingerprint else ()
+
     def quality(self, quality: int) -> int:
         """``quality``, of 1 to 100, if the bundle has it; OptionError otherwise."""
         return quality
+
+    def feature_head(self, width: float, task: str) -> TrainedFeatureHead:
+        """The feature head for latents of ``width`` and ``task``; OptionError without one."""
+        raise OptionError(
+            f"bundle {self.name!r} has no feature head for task {task!r}: decode the image instead"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +167,7 @@ class Bundle(CodecBundle):
         training: how it was trained; information only.
         fingerprint: hex digits that identify it in streams.
         adapters: of the tasks that have some, which then are among ``tasks``.
+        feature_heads: of the tasks that have one.
     """
 
     name: str
@@ -159,10 +179,29 @@ class Bundle(CodecBundle):
     training: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     adapters: Mapping[str, TrainedAdapters] = field(default_factory=dict)
+    feature_heads: Mapping[str, TrainedFeatureHead] = field(default_factory=dict)
 
     def fingerprint_of(self, task: str) -> str:
         """That of the base, or of the task's adapters with it."""
         return self.adapters[task].fingerprint if task in self.adapters else self.fingerprint
+
+    @property
+    def weights_identity(self) -> tuple[str, ...]:
+        if not self.fingerprint:
+            return ()
+        heads = (f"{task} {head.fingerprint}" for task, head in self.feature_heads.items())
+        return (self.fingerprint, *map(self.fingerprint_of, self.adapters), *heads)
+
+    def feature_head(self, width: float, task: str) -> TrainedFeatureHead:
+        head = self.feature_heads.get(task)
+        if head is None:
+            return super().feature_head(width, task)
+        if abs(head.width - width) > 1e-6:
+            raise OptionError(
+                f"bundle {self.name!r} has a feature head for task {task!r} at width {head.width} "
+                f"and none at {width}: decode the image instead, or encode at {head.width}"
+            )
+        return head
 
     def __post_init__(self) -> None:
         for width, tables in self.widths.items():
@@ -195,14 +234,10 @@ def name_of(fingerprint: str) -> str | None:
         base = _read_manifest(folder).get("fingerprint")
         if base == fingerprint:
             return name
-        for path in _adapter_files(folder):
+        for path in files(folder, ADAPTERS):
             if fingerprint_of(str(base), path.read_bytes()) == fingerprint:
                 return name
     return None
-
-
-def _adapter_files(folder: Path) -> list[Path]:
-    return sorted((folder / ADAPTERS).glob("*.safetensors"))
 
 
 def find(model: str | Path) -> Path:
@@ -242,8 +277,8 @@ def load(model: str | Path | CodecBundle = DEFAULT_BUNDLE) -> CodecBundle:
         raise OptionError(f"model is a {type(model).__name__}; give a bundle's name or path")
     folder = find(model).resolve()
     try:
-        files = (folder / MANIFEST, folder / WEIGHTS, *_adapter_files(folder))
-        stamp = tuple(path.stat().st_mtime_ns for path in files)
+        paths = (folder / MANIFEST, folder / WEIGHTS, *files(folder, ADAPTERS, FEATURES))
+        stamp = tuple(path.stat().st_mtime_ns for path in paths)
     except OSError as error:
         raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
     return _load_cached(folder, stamp)
@@ -276,16 +311,6 @@ def _fingerprint(manifest: Mapping[str, Any], weights: bytes) -> str:
     return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
 
 
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise BackendUnavailableError(
-            "reading a bundle needs safetensors: pip install 'icmh-rt[onnx]' or 'icmh-rt[torch]'"
-        ) from None
-    return safetensors.numpy
-
-
 def _prefix(width: float) -> str:
     return f"width.{width_to_id(width)}."
 
@@ -307,7 +332,7 @@ def _load(folder: Path) -> CodecBundle:
             f"bundle {str(folder)!r} is damaged: its contents have fingerprint {fingerprint}, it "
             f"says {manifest.get('fingerprint')!r}; install it again"
         )
-    safetensors = _safetensors()
+    safetensors = safetensors_numpy()
     try:
         arrays = safetensors.load(weights)
         if manifest["bundle_format"] == PUBLISHED_BUNDLE_FORMAT:
@@ -315,7 +340,8 @@ def _load(folder: Path) -> CodecBundle:
 
             return PublishedBundle.from_arrays(manifest, arrays)
         bundle = _from_arrays(manifest, arrays)
-        return _with_adapters(bundle, _adapter_files(folder))
+        bundle = with_adapters(bundle, files(folder, ADAPTERS))
+        return with_feature_heads(bundle, files(folder, FEATURES))
     except KeyError as error:
         raise BundleError(f"bundle {str(folder)!r} lacks {error.args[0]!r}") from None
     except (AttributeError, IndexError, TypeError, ValueError) as error:
@@ -343,37 +369,55 @@ def _from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     )
 
 
-def _with_adapters(bundle: Bundle, paths: Iterable[Path]) -> Bundle:
-    """The bundle with the adapters in files."""
-    adapters: dict[str, TrainedAdapters] = {}
-    for path in paths:
-        for task, found in read_adapters(path, bundle.transforms, bundle.fingerprint).items():
-            if task in bundle.tasks or task in adapters:
-                raise BundleError(f"{str(path)!r} has adapters for task {task!r} once more")
-            adapters[task] = found
-    return replace(bundle, tasks=(*bundle.tasks, *adapters), adapters=adapters)
+def _base_in(folder: Path) -> Bundle:
+    """The bundle in ``folder`` with all that it has; BundleError if it takes no parts."""
+    bundle = _load(folder)
+    if not isinstance(bundle, Bundle):
+        raise BundleError(
+            f"bundle {bundle.name!r} is a converted checkpoint: it takes no adapters and no "
+            "feature heads"
+        )
+    return bundle
 
 
 def add_adapters(folder: str | Path, path: str | Path) -> tuple[str, ...]:
     """Put an adapter file into the bundle in ``folder``; returns its tasks, whose former adapters
+    it replaces. A feature head that was trained on the former ones goes.
+
+    Raises:
+        BundleError: the bundle or the file is damaged, or they do not belong together.
+    """
+    folder = Path(folder)
+    bundle = _base_in(folder)
+    found = read_adapters(path, bundle.transforms, bundle.fingerprint)
+    if len(found) != 1:
+        raise BundleError(f"{str(path)!r} has {len(found)} tasks: give a file of one")
+    ((task, adapters),) = found.items()
+    with_adapters(replace(bundle, tasks=(BASE_TASK,), adapters={}), [Path(path)])
+    data = Path(path).read_bytes()
+    (folder / ADAPTERS).mkdir(exist_ok=True)
+    if task in bundle.feature_heads and bundle.fingerprint_of(task) != adapters.fingerprint:
+        file_of(folder, FEATURES, task).unlink()
+    with replace_file(file_of(folder, ADAPTERS, task)) as file:
+        file.write(data)
+    return (task,)
+
+
+def add_feature_head(folder: str | Path, path: str | Path) -> str:
+    """Put a feature head's file into the bundle in ``folder``; returns its task, whose former head
     it replaces.
 
     Raises:
         BundleError: the bundle or the file is damaged, or they do not belong together.
     """
     folder = Path(folder)
-    bundle = _load(folder)
-    if not isinstance(bundle, Bundle):
-        raise BundleError(f"bundle {bundle.name!r} is a converted checkpoint: it takes no adapters")
-    found = read_adapters(path, bundle.transforms, bundle.fingerprint)
-    if len(found) != 1:
-        raise BundleError(f"{str(path)!r} has {len(found)} tasks: give a file of one")
-    (task,) = found
-    _with_adapters(replace(bundle, tasks=(BASE_TASK,), adapters={}), [Path(path)])
-    (folder / ADAPTERS).mkdir(exist_ok=True)
-    with replace_file(folder / ADAPTERS / f"{task}.safetensors") as file:
-        file.write(Path(path).read_bytes())
-    return (task,)
+    with_feature_heads(_base_in(folder), [Path(path)])
+    task, _ = read_feature_head(path)
+    data = Path(path).read_bytes()
+    (folder / FEATURES).mkdir(exist_ok=True)
+    with replace_file(file_of(folder, FEATURES, task)) as file:
+        file.write(data)
+    return task
 
 
 def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -408,7 +452,7 @@ def write(folder: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, 
     """Write the two files of a bundle, and return the fingerprint that its manifest gets."""
     folder = Path(folder)
     contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
-    weights = _safetensors().save(contiguous)
+    weights = safetensors_numpy().save(contiguous)
     manifest = {**manifest, "fingerprint": _fingerprint(manifest, weights)}
     folder.mkdir(parents=True, exist_ok=True)
     with replace_file(folder / WEIGHTS) as file:

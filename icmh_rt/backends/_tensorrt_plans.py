@@ -126,10 +126,12 @@ class Identity:
         return json.loads(json.dumps(asdict(self)))
 
 
-def weights_of(bundle: Bundle, task: str = BASE_TASK) -> str:
-    """What identifies the arrays for a task: the fingerprint, that of the bundle's adapters where
-    it has some; or a hash where it has none yet.
+def weights_of(bundle: Bundle, task: str = BASE_TASK, role: str = "") -> str:
+    """What identifies the arrays for a task and role: the fingerprint, that of the bundle's
+    adapters or feature head where it has some; or a hash where it has none yet.
     """
+    if role == "features" and task in bundle.feature_heads:
+        return bundle.feature_heads[task].fingerprint
     if bundle.fingerprint:
         return bundle.fingerprint_of(task)
     digest = hashlib.sha256(json.dumps(bundle.config, sort_keys=True).encode())

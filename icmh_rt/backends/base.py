@@ -18,7 +18,6 @@ import numpy as np
 from icmh_rt._threads import work_alone
 from icmh_rt.bundle import CodecBundle
 from icmh_rt.coding import Coding, Prediction, coding_of
-from icmh_rt.errors import OptionError
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +117,7 @@ class Backend(ABC):
 
     def check_features(self, width: float, task: str) -> None:
         """OptionError where `features` would raise it."""
-        raise OptionError(
-            f"bundle {self.bundle.name!r} has no feature head for task {task!r}: decode the image "
-            "instead"
-        )
+        self.bundle.feature_head(width, task)
 
     def check_image(self, width: float, task: str) -> None:
         """OptionError where `synthesis` would raise it."""

@@ -111,6 +111,16 @@ class OnnxruntimeBackend(Backend):
                 return image[0]
         return self._session("synthesis", width, task, "fp32").run(["image"], feed)[0][0]
 
+    def features(
+        self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        head = self.bundle.feature_head(width, task)
+        feed = {"y_hat": np.ascontiguousarray(y_hat)[None]}
+        found = self._session("features", width, task, self._precision).run(None, feed)
+        if self._precision != "fp32" and not all(np.isfinite(part).all() for part in found):
+            found = self._session("features", width, task, "fp32").run(None, feed)
+        return {name: part[0] for (name, _), part in zip(head.outputs, found, strict=True)}
+
     # -- sessions ----------------------------------------------------------------------------------
 
     def _session(self, role: str, width: float, task: str, precision: str) -> ort.InferenceSession:

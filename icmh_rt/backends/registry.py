@@ -61,7 +61,7 @@ class Choice:
 
 
 _lock = threading.Lock()
-_instances: dict[tuple[str, str, str, str], Backend] = {}
+_instances: dict[tuple[tuple[str, ...], str, str, str], Backend] = {}
 _broken: dict[str, str] = {}  # backends that are installed and did not load, with the reason
 _MAX_INSTANCES = 8
 
@@ -207,7 +207,7 @@ def _reason(backend: str, name: str, place: str, passed_over: dict[str, str]) ->
 def _instance(
     module: ModuleType, bundle: CodecBundle, name: str, device: str, dtype: str
 ) -> Backend:
-    key = (bundle.fingerprint or str(id(bundle)), name, device, dtype)
+    key = (bundle.weights_identity or (str(id(bundle)),), name, device, dtype)
     with _lock:
         if key not in _instances:
             while len(_instances) >= _MAX_INSTANCES:

@@ -125,6 +125,27 @@ class TensorRTBackend(Backend):
         found = runner(inputs)
         return found["image"][0], _finite(found.get(MAGNITUDE, np.zeros(1)))
 
+    def features(
+        self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        head = self.bundle.feature_head(width, task)
+        names = [name for name, _ in head.outputs]
+        found = self._features(y_hat, width, task, image_size, self._precision)
+        if self._precision != "fp32" and not _finite(*found.values()):
+            found = self._features(y_hat, width, task, image_size, "fp32")
+        return {name: found[name][0] for name in names}
+
+    def _features(
+        self,
+        y_hat: np.ndarray,
+        width: float,
+        task: str,
+        image_size: tuple[int, int],
+        precision: str,
+    ) -> dict[str, np.ndarray]:
+        runner = self._runner("features", width, task, precision, image_size)
+        return runner({"y_hat": y_hat[None]})
+
     # -- engines -----------------------------------------------------------------------------------
 
     def _runner(
@@ -153,7 +174,7 @@ class TensorRTBackend(Backend):
         capability = self.target.compute_capability if self._library.builds_for_others else ""
         return Identity(
             bundle=self.bundle.name,
-            weights=_tensorrt_plans.weights_of(self.bundle, task),
+            weights=_tensorrt_plans.weights_of(self.bundle, task, role),
             role=role,
             width=width,
             task=task,

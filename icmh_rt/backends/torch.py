@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
@@ -21,6 +22,7 @@ from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.kernels._parallel import single_threaded_workers
 from icmh_rt.kernels.images import image_in, image_out
 from icmh_rt.models.adapters import attach_trained, use_task
+from icmh_rt.models.feature_head import FeatureHead, module_of
 from icmh_rt.models.slimmable_hyperprior import (
     PATCH,
     SlimmableHyperprior,
@@ -81,6 +83,10 @@ class TorchBackend(Backend):
         self._device = device
         self._dtype = dtype
         self._model, self._config = self._load(dtype)
+        self._heads = {
+            task: module_of(head).to(device=device, dtype=dtype)
+            for task, head in bundle.feature_heads.items()
+        }
         self._wide_model = self._model if dtype == torch.float32 else None
         self._wide_lock = threading.Lock()
         self.graphs = GraphRunner(CudaMachine(device)) if device.type == "cuda" else None
@@ -162,7 +168,8 @@ class TorchBackend(Backend):
             torch.linalg.vector_norm(both[:-1], float("inf"), dtype=both.dtype, out=both[-1])
             return both
 
-        both = self._run("encode", image, (image.shape[:2], index, task), body, model)
+        key = (image.shape[:2], index, task) if model is self._model else None
+        both = self._run("encode", image, key, body)
         if not np.isfinite(both[-1]) and model is not self._wide_model:
             return None
         return HostLatents(both[:size_y].reshape(shape_y), both[size_y:-1].reshape(shape_z))
@@ -226,25 +233,49 @@ class TorchBackend(Backend):
             finite = torch.isfinite(torch.linalg.vector_norm(x, float("inf")))
             return torch.cat((pixels, finite.view(1).to(torch.uint8)))
 
-        key = (y_hat.shape, image_size, index, task)
-        whole = self._run("decode", y_hat, key, body, model)
+        key = (y_hat.shape, image_size, index, task) if model is self._model else None
+        whole = self._run("decode", y_hat, key, body)
         if checked and not whole[size]:
             return None
         return whole[:size].reshape(height, columns, 3)
 
+    @torch.inference_mode()
+    def features(
+        self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
+    ) -> dict[str, np.ndarray]:
+        head = self.bundle.feature_head(width, task)
+        found = self._features(y_hat, task, self._heads[task])
+        if self._dtype != torch.float32 and not np.isfinite(found).all():
+            found = self._features(y_hat, task, module_of(head).to(self._device))
+        return head.split(found)
+
+    def _features(self, y_hat: np.ndarray, task: str, head: FeatureHead) -> np.ndarray:
+        """``(C, h, w)`` of all features."""
+        dtype = head.stem.weight.dtype
+
+        def body(latent: Tensor) -> Tensor:
+            return head(latent.permute(2, 0, 1)[None].to(dtype))[0].float().contiguous()
+
+        key = (y_hat.shape, task) if head is self._heads[task] else None
+        return self._run("features", y_hat, key, body)
+
     # -- both --------------------------------------------------------------------------------------
 
     def _run(
-        self, role: str, array: np.ndarray, key: tuple, body, model: SlimmableHyperprior
+        self,
+        role: str,
+        array: np.ndarray,
+        key: tuple | None,
+        body: Callable[[Tensor], Tensor],
     ) -> np.ndarray:
-        """``body(array)``; on a GPU as a graph if ``key`` comes often."""
+        """``body(array)``; on a GPU as a graph if ``key`` comes often. None for what comes rarely
+        and whose graph would be used once: what float32 is needed for.
+        """
         if self.graphs is None:
             return body(torch.from_numpy(array)).numpy()
         # Graphs hold kernels: those that were asked for when they were recorded.
         kernels = os.environ.get("ICMH_KERNELS")
-        # What float32 is needed for is rare, and its graph would be used once.
-        own = (role, *key, kernels) if model is self._model else None
-        return self.graphs(own, body, array)
+        return self.graphs(None if key is None else (role, *key, kernels), body, array)
 
     def _adapted(self, model: SlimmableHyperprior, task: str) -> AbstractContextManager[None]:
         """With the adapters of a task that has some."""

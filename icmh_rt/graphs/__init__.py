@@ -16,7 +16,8 @@ equal bytes.
   inverse gain and has y_hat.
 - "synthesis": y_hat float32 (N, h, w, M), height and width int64 () -> image uint8
   (N, height, width, 3).
-- "features": y_hat -> features, of bundles with a feature head.
+- "features": y_hat -> features float32 (N, C, h, w) by their names, of tasks and widths that have a
+  feature head.
 
 h = ceil(H / 16), hz = ceil(h / 4), and alike for widths. The means and indexes are exact on every
 runtime that computes the nodes named ``exact/...`` in plain float32, without TF32.

@@ -7,18 +7,20 @@ in its blocked layout from the first layer to the last, and that TensorRT fuses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from icmh_rt.bundle import Bundle
 from icmh_rt.errors import BundleError, OptionError
+from icmh_rt.feature_files import TrainedFeatureHead
 from icmh_rt.graphs._builder import GraphBuilder, Side
 from icmh_rt.graphs._eight_bits import EightBits, Rounder
 
 PATCH = 8  # pixel-unshuffle factor of g_a's stem and of g_s's head
 PLANES = 3 * PATCH * PATCH
+HEAD = "features."  # before the names of a feature head's arrays
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
 
 Sides = tuple[Side, Side]
@@ -41,12 +43,14 @@ class Slice:
         width: its width multiplier.
         index: position of the width in the config.
         dtype: of weights and feature maps, "float32" or "float16".
+        arrays: by name, at the largest width.
     """
 
     bundle: Bundle
     width: float
     index: int
     dtype: str
+    arrays: Mapping[str, np.ndarray]
 
     @classmethod
     def of(cls, bundle: Bundle, width: float, precision: str) -> Slice:
@@ -55,7 +59,7 @@ class Slice:
         width, _ = bundle.width(width)
         widths = [float(value) for value in bundle.config["widths"]]
         index = min(range(len(widths)), key=lambda i: abs(widths[i] - width))
-        return cls(bundle, width, index, PRECISIONS[precision])
+        return cls(bundle, width, index, PRECISIONS[precision], bundle.transforms)
 
     def size(self, name: str) -> int:
         """What the config says for this width."""
@@ -82,7 +86,7 @@ class Slice:
 
     def _array(self, name: str) -> np.ndarray:
         try:
-            return self.bundle.transforms[name]
+            return self.arrays[name]
         except KeyError:
             raise BundleError(f"bundle {self.bundle.name!r} lacks {name!r}") from None
 
@@ -272,6 +276,36 @@ def synthesis(layers: Layers, y: str, sides: Sides, adapt: Adapter = no_adapter)
         if levels_are_folded(weights):
             weight, bias = weight * np.float32(255.0), (bias + np.float32(0.5)) * np.float32(255.0)
         return layers.convolution(x, "g_s.head", weight, bias)
+
+
+def feature_head(layers: Layers, y: str, head: TrainedFeatureHead) -> dict[str, str]:
+    """A feature head: y (N, M, h, w) -> features (N, C, h, w) by name. ``layers`` writes the
+    head's arrays, whose names have `HEAD` before them.
+    """
+    b, c = layers.b, head.channels
+    latent = head.arrays["stem.weight"].shape[1]
+    with b.scope("features"):
+        x = layers.settle(layers.pointwise(y, f"{HEAD}stem", c, latent))
+        x = layers.blocks(x, f"{HEAD}blocks", head.blocks, c)
+        x = layers.pointwise(x, f"{HEAD}out", sum(count for _, count in head.outputs), c)
+        ends = np.cumsum([0, *(count for _, count in head.outputs)])
+        axes = b.constant(np.array([1], np.int64), "channels")
+        return {
+            name: b.node(
+                "Slice",
+                x,
+                b.constant(np.array([begin], np.int64), "channels"),
+                b.constant(np.array([end], np.int64), "channels"),
+                axes,
+            )
+            for (name, _), begin, end in zip(head.outputs, ends[:-1], ends[1:], strict=True)
+        }
+
+
+def head_layers(b: GraphBuilder, weights: Slice, head: TrainedFeatureHead) -> Layers:
+    """What writes a feature head, of one width, with the arrays of its own."""
+    arrays = {HEAD + name: array for name, array in head.arrays.items()}
+    return Layers(b, replace(weights, index=0, arrays=arrays))
 
 
 def levels_are_folded(weights: Slice) -> bool:

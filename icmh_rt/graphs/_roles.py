@@ -12,6 +12,7 @@ from icmh_rt._files import replace_file
 from icmh_rt.bitstream import BASE_TASK, TASKS
 from icmh_rt.bundle import Bundle, CodecBundle
 from icmh_rt.errors import OptionError
+from icmh_rt.feature_files import TrainedFeatureHead
 from icmh_rt.graphs import _exact, _layers
 from icmh_rt.graphs._builder import OPSET, GraphBuilder, Side, onnx
 from icmh_rt.graphs._eight_bits import OPSET as EIGHT_BITS_OPSET
@@ -34,6 +35,7 @@ class _Plan:
     size: tuple[int, int] | None
     batch: int | str
     adapt: _layers.Adapter
+    head: TrainedFeatureHead | None
 
     @property
     def latent_channels(self) -> int:
@@ -101,10 +103,7 @@ def build(
     _layers.check_config(bundle)
     weights = Slice.of(bundle, width, precision)
     _check_task(bundle, task, adapters)
-    if role not in _WRITERS:
-        raise OptionError(
-            f"bundle {bundle.name!r} has no feature head for task {task!r}: take the role synthesis"
-        )
+    head = bundle.feature_head(weights.width, task) if role == "features" else None
     builder = GraphBuilder()
     layers = Layers(builder, weights, eight_bits)
     adapt = _layers.no_adapter
@@ -114,7 +113,7 @@ def build(
     if adapters is not None:
         adapt = Adapters(layers, adapters, task, _adapted_channels(bundle)).at
     batch_side = "N" if batch is None else batch
-    plan = _Plan(builder, weights, layers, size and tuple(size), batch_side, adapt)
+    plan = _Plan(builder, weights, layers, size and tuple(size), batch_side, adapt, head)
     _WRITERS[role](plan)
     metadata = {
         "bundle": bundle.name,
@@ -261,9 +260,21 @@ def _synthesis(plan: _Plan) -> None:
     b.output(image, "image", "uint8", plan.shape(1, ("height", "width"), 3))
 
 
+def _features(plan: _Plan) -> None:
+    b, dtype, head = plan.b, plan.weights.dtype, plan.head
+    y = b.input("y_hat", "float32", plan.shape(16, ("h", "w"), plan.latent_channels))
+    y = b.transpose(y if dtype == "float32" else b.cast(y, dtype), 0, 3, 1, 2)
+    found = _layers.feature_head(_layers.head_layers(b, plan.weights, head), y, head)
+    for name, channels in head.outputs:
+        x = found[name] if dtype == "float32" else b.cast(found[name], "float32")
+        batch, height, width, _ = plan.shape(16, ("h", "w"), channels)
+        b.output(x, name, "float32", [batch, channels, height, width])
+
+
 _WRITERS: dict[str, Callable[[_Plan], None]] = {
     "encoder": _encoder,
     "analysis": _analysis,
     "hyper_synthesis": _hyper_synthesis,
     "synthesis": _synthesis,
+    "features": _features,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from icmh_rt.tasks.onnx_network import OnnxNetwork
@@ -23,6 +24,9 @@ LAYERS = (
     "Relu_250",
     "Sigmoid_254",
 )
+
+_BACKGROUND = 0.05  # what cells without objects count in the distance of outputs
+_BOXES = 2.0  # what boxes count in it
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ class FastestDet(OnnxNetwork):
     ) -> None:
         super().__init__(path, layers, bgr=True, filter="area")
         self.threshold, self.iou = threshold, iou
+
+    def output_distance(self, original: Tensor, found: Tensor) -> Tensor:
+        """Cross-entropy of objectness; of boxes and classes, where there are objects."""
+        probability = found[:, :1].clamp(1e-5, 1.0 - 1e-5)
+        objects = F.binary_cross_entropy(probability, original[:, :1].clamp(0.0, 1.0))
+        weight = original[:, :1] + _BACKGROUND
+        boxes = (weight * (found[:, 1:5] - original[:, 1:5]).square()).mean()
+        logarithms = found[:, 5:].clamp(min=1e-6).log()
+        classes = -(weight * original[:, 5:] * logarithms).sum(1).mean()
+        return objects + _BOXES * boxes + classes
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Detections]:

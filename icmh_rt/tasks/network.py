@@ -93,6 +93,19 @@ class TaskNetwork(nn.Module):
             for handle in handles:
                 handle.remove()
 
+    def remainder(self) -> nn.Module | None:
+        """What goes on from `features`, by name, to what `run` gives, with gradients; None where
+        that is not known.
+        """
+        return None
+
+    def output_distance(self, original: Tensor, found: Tensor) -> Tensor:
+        """How far what the network says is from what it says of the originals, ``()``: by default
+        the mean squared difference over the mean square.
+        """
+        difference = (found - original).square().mean()
+        return difference / original.square().mean().clamp(min=1e-8)
+
     @torch.no_grad()
     def predict(self, images: Tensor) -> Any:
         """What the network says of RGB ``images (N, 3, H, W)`` in [0, 1]; its own form."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from icmh_rt.errors import BackendUnavailableError, OptionError
 from icmh_rt.tasks.network import ModuleNetwork
+from icmh_rt.tasks.remainder import OnnxRemainder
 
 
 class OnnxNetwork(ModuleNetwork):
@@ -41,6 +42,10 @@ class OnnxNetwork(ModuleNetwork):
             )
         options = {**options, "size": size or options.get("size")}
         super().__init__(body, _modules(graph, layers, body), batch=batch, **options)
+        self.path, self.nodes = Path(path), tuple(layers)
+
+    def remainder(self) -> nn.Module:
+        return OnnxRemainder(self.path, dict(zip(self.nodes, self.layers, strict=True)), self.batch)
 
 
 def _read(path: Path) -> tuple[Any, nn.Module]:

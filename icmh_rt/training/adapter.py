@@ -11,20 +11,16 @@ from __future__ import annotations
 import copy
 import json
 import math
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
-from tqdm import tqdm
 
-from icmh_rt._files import replace_file
 from icmh_rt.bundle import CodecBundle, load
 from icmh_rt.errors import TrainingError
 from icmh_rt.models.adapter_places import CHILD
@@ -38,18 +34,24 @@ from icmh_rt.tasks.datasets import open_dataset
 from icmh_rt.tasks.network import TaskNetwork
 from icmh_rt.tasks.registry import create
 from icmh_rt.training.adapter_config import AdapterConfig, from_dict
-from icmh_rt.training.base import CHECKPOINT, LOG, learning_rate_factor, sandwich
 from icmh_rt.training.crops import Crops
 from icmh_rt.training.data import step_rng
 from icmh_rt.training.frozen_base import FrozenBase
 from icmh_rt.training.perceptual import AdapterOutcome, Batch, PerceptualRateDistortion
+from icmh_rt.training.run import (
+    TrainingRun,
+    learning_rate_factor,
+    load_state,
+    sandwich,
+    update_average,
+)
 
 ADAPTERS = "adapters.safetensors"
 _PROBE_PURPOSE = 3  # separates the probe's crops from the steps' crops
 _MOST_SKIPPED = 10  # in a row, before a run is given up
 
 
-class AdapterTrainer:
+class AdapterTrainer(TrainingRun):
     """One training run; :meth:`run` trains to the configured step and leaves a checkpoint and the
     adapters, in half precision.
 
@@ -60,6 +62,9 @@ class AdapterTrainer:
         network: instead of the one that the config describes.
     """
 
+    COLUMNS: ClassVar = {"bpp": 5, "distortion": 5, "loss": 5}
+    LABEL = "{bpp:.3f} bpp {distortion:.4f}"
+
     def __init__(
         self,
         config: AdapterConfig,
@@ -67,16 +72,7 @@ class AdapterTrainer:
         bundle: CodecBundle | None = None,
         network: TaskNetwork | None = None,
     ) -> None:
-        self.config = config
-        self.folder = Path(config.output)
-        checkpoint = self.folder / CHECKPOINT
-        if not resume and checkpoint.exists():
-            raise TrainingError(
-                f"{str(checkpoint)!r} exists; pass --resume to go on with it or choose another "
-                "output folder"
-            )
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        super().__init__(config, resume)
         bundle = load(config.bundle) if bundle is None else bundle
         data = config.data
         dataset = open_dataset(data.layout, data.folder, data.annotations, data.split)
@@ -110,7 +106,7 @@ class AdapterTrainer:
         self._readers = ThreadPoolExecutor(max_workers=max(1, data.workers))
         self._ahead: dict[int, Future] = {}
         if resume:
-            self.load(checkpoint)
+            self.load(self.checkpoint)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -124,13 +120,9 @@ class AdapterTrainer:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def save(self) -> None:
-        """Write checkpoint and adapters; a kill in the middle leaves the old ones whole."""
-        if not self.accelerator.is_main_process:
-            return
-        with replace_file(self.folder / CHECKPOINT) as file:
-            torch.save(self.state(), file)
+    def saved(self) -> None:
         self.save_adapters(self.folder / ADAPTERS)
+        self.write_log({"step": self.step, "factor_of_base": self.probe()})
 
     @torch.no_grad()
     def save_adapters(self, path: Path) -> None:
@@ -210,7 +202,7 @@ class AdapterTrainer:
     def train_step(self) -> list[tuple[int, AdapterOutcome]]:
         step, limits = self.step, self.config.optimizer
         for group in self.optimizer.param_groups:
-            group["lr"] = limits.lr * learning_rate_factor(self.config, step)
+            group["lr"] = limits.lr * learning_rate_factor(self.config.optimizer, step)
         self.optimizer.zero_grad(set_to_none=True)
         batches = self.batches(step)
         torch.manual_seed((self.config.seed * 1_000_003 + step) * 64 + self.rank)
@@ -223,7 +215,8 @@ class AdapterTrainer:
         else:
             self._skip(step)
         self.step += 1
-        self._update_average()
+        decay = self.config.optimizer.ema_decay
+        update_average(self.average, self.parameters, self.step, decay)
         return [(batch.width, o) for batch, o in zip(batches, outcomes, strict=True)]
 
     def _skip(self, step: int) -> None:
@@ -236,17 +229,6 @@ class AdapterTrainer:
                 f"gradients are not finite for {self.skipped} steps up to step {step}; lower the "
                 "learning rate"
             )
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.optimizer.ema_decay, (self.step + 1) / (self.step + 10))
-        if self.config.optimizer.ema_decay == 0.0:
-            decay = 0.0
-        torch._foreach_lerp_(
-            list(self.average.values()),
-            [self.parameters[name].detach() for name in self.average],
-            1.0 - decay,
-        )
 
     @torch.no_grad()
     def probe(self, count: int = 2) -> dict[str, dict[str, float]]:
@@ -284,78 +266,24 @@ class AdapterTrainer:
         names = ("bpp", "distortion", "loss")
         return {name: round(float(f), 4) for name, f in zip(names, factors, strict=True)}
 
-    def run(self, until: int | None = None, progress: bool = True) -> None:
-        """Train to step ``until`` (the configured end by default), logging and checkpointing."""
-        end = min(until or self.config.optimizer.steps, self.config.optimizer.steps)
-        window: dict[int, list[tuple[float, float, float]]] = {}
-        started, first = time.monotonic(), self.step
-        self.base.train()
-        main = self.accelerator.is_main_process
-        bar = tqdm(total=end, initial=self.step, unit="step", disable=not (progress and main))
-        while self.step < end:
-            for width, outcome in self.train_step():
-                values = (outcome.bpp, outcome.distortion, outcome.loss)
-                row = tuple(v.detach().mean().item() for v in values)
-                if all(map(math.isfinite, row)):
-                    window.setdefault(width, []).append(row)  # type: ignore[arg-type]
-            bar.update(1)
-            ends = self.step == end
-            if self.step % self.config.log_every == 0 or ends:
-                seconds = (time.monotonic() - started) / (self.step - first)
-                self._log(window, seconds, bar)
-                window = {}
-            if self.step % self.config.checkpoint_every == 0 or ends:
-                self.save()
-                if main:
-                    self._write({"step": self.step, "factor_of_base": self.probe()})
-        bar.close()
-
-    def _log(
-        self, window: dict[int, list[tuple[float, float, float]]], seconds: float, bar: tqdm
-    ) -> None:
-        widths = {
-            str(self.base.widths[index]): dict(
-                zip(
-                    ("bpp", "distortion", "loss"),
-                    (round(float(v), 5) for v in np.mean(rows, 0)),
-                    strict=True,
-                )
-            )
-            for index, rows in sorted(window.items())
-        }
-        if not self.accelerator.is_main_process:
-            return
-        self._write(
-            {
-                "step": self.step,
-                "lr_factor": round(learning_rate_factor(self.config, self.step), 4),
-                "seconds_per_step": round(seconds, 4),
-                "widths": widths,
-            }
-        )
-        bar.set_postfix_str(
-            "  ".join(f"{w}: {v['bpp']:.3f} bpp {v['distortion']:.4f}" for w, v in widths.items())
-        )
-
-    def _write(self, record: dict[str, Any]) -> None:
-        with open(self.folder / LOG, "a", encoding="utf-8") as log:
-            log.write(json.dumps(record) + "\n")
+    def advance(self) -> list[tuple[str, tuple[float, ...]]]:
+        rows = []
+        for width, outcome in self.train_step():
+            values = (outcome.bpp, outcome.distortion, outcome.loss)
+            row = tuple(v.detach().mean().item() for v in values)
+            rows.append((str(self.base.widths[width]), row))
+        return rows
 
 
 def load_adapter_checkpoint(path: str | Path) -> dict[str, Any]:
     """An adapter trainer's checkpoint with its parsed configuration; TrainingError when it is not
     one.
     """
+    keys = ("config", "fingerprint", "step", "adapters", "average", "optimizer")
+    state = load_state(path, "an adapter", keys)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         config = from_dict(json.loads(state["config"]))
-        lacking = {"fingerprint", "step", "adapters", "average", "optimizer"} - set(state)
-        if lacking:
-            raise KeyError(min(lacking))
-    except FileNotFoundError:
-        raise TrainingError(f"no checkpoint at {str(path)!r}; train first") from None
-    except (KeyError, TypeError, RuntimeError, OSError, ValueError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(f"{str(path)!r} is not an adapter checkpoint: {reason}") from None
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{str(path)!r} is not an adapter checkpoint: {error}") from None
     state["config"] = config
     return state

@@ -5,17 +5,13 @@ data's folder and the network's kind.
 from __future__ import annotations
 
 import math
-import typing
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import yaml
-
 from icmh_rt.bitstream import BASE_TASK, MAX_QUALITY, MIN_QUALITY, TASKS
-from icmh_rt.errors import TrainingError
 from icmh_rt.tasks.datasets import LAYOUTS
 from icmh_rt.tasks.registry import KINDS, NetworkConfig
+from icmh_rt.training.fields import build, check
 
 
 @dataclass(frozen=True)
@@ -114,61 +110,12 @@ class AdapterConfig:
         return of_quality * self.narrow_weight**narrowness
 
 
-_PARTS = {
-    "data": AdapterDataConfig,
-    "network": NetworkConfig,
-    "optimizer": AdapterOptimizerConfig,
-}
-
-
-def _value(value: Any, kind: Any, where: str) -> Any:
-    """``value`` as ``kind``, a plain type or a tuple of them; YAML reads 1e-3 as text."""
-    if typing.get_origin(kind) is tuple:
-        kinds = typing.get_args(kind)
-        if not isinstance(value, (list, tuple)):
-            raise TrainingError(f"{where} must be a list, got {value!r}")
-        if kinds[-1] is not Ellipsis and len(value) != len(kinds):
-            raise TrainingError(f"{where} must have {len(kinds)} values, got {list(value)}")
-        return tuple(_value(v, kinds[0], f"{where}[{i}]") for i, v in enumerate(value))
-    if kind is bool or isinstance(value, bool):
-        if kind is bool and isinstance(value, bool):
-            return value
-        raise TrainingError(f"{where} must be {kind.__name__}, got {value!r}")
-    try:
-        if kind is str and not isinstance(value, str):
-            raise TypeError
-        made = kind(value)
-        if kind is int and made != float(value):
-            raise ValueError
-    except (TypeError, ValueError):
-        raise TrainingError(f"{where} must be {kind.__name__}, got {value!r}") from None
-    return made
-
-
-def _build(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise TrainingError(f"{where} must be a mapping, got {type(values).__name__}")
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in fields(kind)]
-    unknown = sorted(str(key) for key in set(values) - set(known))
-    if unknown:
-        raise TrainingError(f"unknown key {where}.{unknown[0]}; known: {', '.join(known)}")
-    return kind(
-        **{
-            name: _build(_PARTS[name], value, name)
-            if kind is AdapterConfig and name in _PARTS
-            else _value(value, hints[name], f"{where}.{name}")
-            for name, value in values.items()
-        }
-    )
-
-
 def from_dict(values: dict[str, Any]) -> AdapterConfig:
     """Validated configuration from plain values; TrainingError names the key that is wrong."""
-    config: AdapterConfig = _build(AdapterConfig, values, "config")
+    config = build(AdapterConfig, values)
     data, low, high = config.data, *config.qualities
     tasks = [task for task in TASKS if task != BASE_TASK]
-    checks = [
+    check(
         (config.task in tasks, f"task is {config.task!r}: use one of {', '.join(tasks)}"),
         (
             config.precision in ("bf16", "fp32"),
@@ -208,22 +155,5 @@ def from_dict(values: dict[str, Any]) -> AdapterConfig:
         ),
         (config.quality_bias > 0, f"quality_bias must be positive, got {config.quality_bias}"),
         (config.narrow_weight > 0, f"narrow_weight must be positive, got {config.narrow_weight}"),
-    ]
-    for holds, message in checks:
-        if not holds:
-            raise TrainingError(message)
+    )
     return config
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The plain values of a configuration file; TrainingError when it is no YAML mapping."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"cannot read config {str(path)!r}: {error}") from None
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"config {str(path)!r} is not valid YAML: {reason}") from None
-    if not isinstance(values, dict):
-        raise TrainingError(f"config {str(path)!r} must be a mapping")
-    return values

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
-from tqdm import tqdm
 
-from icmh_rt._files import replace_file
 from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
 from icmh_rt.errors import TrainingError
 from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior
@@ -29,29 +25,15 @@ from icmh_rt.training.config import TrainConfig, from_dict
 from icmh_rt.training.data import CropSource, step_rng
 from icmh_rt.training.klt import initialise_klt
 from icmh_rt.training.objective import Outcome, RateDistortion
+from icmh_rt.training.run import (
+    TrainingRun,
+    learning_rate_factor,
+    load_state,
+    sandwich,
+    update_average,
+)
 
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
 _KLT_PURPOSE = 1  # separates the initialisation's crops from the steps' crops
-
-
-def learning_rate_factor(config: TrainConfig, step: int) -> float:
-    """Warm-up, plateau, linear decay; 1.0 on the plateau."""
-    o = config.optimizer
-    warmup = min(1.0, (step + 1) / max(1, o.warmup_steps))
-    left = (o.steps - step) / max(1.0, o.decay_fraction * o.steps)
-    return warmup * max(o.final_lr_fraction, min(1.0, left))
-
-
-def sandwich(count: int, middle_every: int, step: int) -> list[int]:
-    """Which of ``count`` widths ``step`` trains: largest, smallest, and every so often one
-    between.
-    """
-    last = count - 1
-    widths = [last] if last == 0 else [last, 0]
-    if last > 1 and middle_every > 0 and step % middle_every == 0:
-        widths.append(1 + (step // middle_every) % (last - 1))
-    return widths
 
 
 def widths_of_step(config: TrainConfig, step: int) -> list[int]:
@@ -80,21 +62,20 @@ def parameter_groups(config: TrainConfig, model: SlimmableHyperprior) -> list[di
     ]
 
 
-class BaseTrainer:
-    """One training run; :meth:`run` trains to the configured step and leaves a checkpoint."""
+class BaseTrainer(TrainingRun):
+    """One training run; :meth:`run` trains to the configured step and leaves a checkpoint.
+
+    Args:
+        config: what to do.
+        resume: go on from the output folder's checkpoint.
+    """
+
+    COLUMNS: ClassVar = {"bpp": 4, "psnr_db": 3}
+    LABEL = "{bpp:.3f} bpp {psnr_db:.2f} dB"
 
     def __init__(self, config: TrainConfig, resume: bool = False) -> None:
-        self.config = config
-        self.folder = Path(config.output)
+        super().__init__(config, resume)
         self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = self.folder / CHECKPOINT
-        if not resume and checkpoint.exists():
-            raise TrainingError(
-                f"{str(checkpoint)!r} exists; pass --resume to go on with it or choose another "
-                "output folder"
-            )
-        if config.threads:
-            torch.set_num_threads(config.threads)
         # A step leaves out the biases and quality tables of the widths that it does not run.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(kwargs_handlers=[unused])
@@ -120,7 +101,7 @@ class BaseTrainer:
         self.model = model
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         if resume:
-            self.load(checkpoint)
+            self.load(self.checkpoint)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -132,13 +113,6 @@ class BaseTrainer:
             "ema": self.ema,
             "optimizer": self.optimizer.state_dict(),
         }
-
-    def save(self) -> None:
-        """Write the checkpoint; a kill in the middle leaves the old one whole."""
-        if not self.accelerator.is_main_process:
-            return
-        with replace_file(self.folder / CHECKPOINT) as file:
-            torch.save(self.state(), file)
 
     def load(self, path: Path) -> None:
         state = load_checkpoint_file(path)
@@ -170,7 +144,7 @@ class BaseTrainer:
 
     def train_step(self) -> list[tuple[int, Outcome]]:
         step = self.step
-        factor = learning_rate_factor(self.config, step)
+        factor = learning_rate_factor(self.config.optimizer, step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.zero_grad(set_to_none=True)
@@ -183,75 +157,25 @@ class BaseTrainer:
             raise TrainingError(f"loss is {loss.item()} at step {step}; lower the learning rates")
         self.optimizer.step()
         self.step += 1
-        self._update_ema()
+        decay = self.config.optimizer.ema_decay
+        update_average(self.ema, self.model.state_dict(), self.step, decay)
         return [(width, o) for (width, _, _), o in zip(batches, outcomes, strict=True)]
 
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        decay = min(self.config.optimizer.ema_decay, (self.step + 1) / (self.step + 10))
-        current = self.model.state_dict()
-        averaged, values = [], []
-        for name, average in self.ema.items():
-            averaged.append(average)
-            values.append(current[name])
-        torch._foreach_lerp_(averaged, values, 1.0 - decay)
-
-    def run(self, until: int | None = None, progress: bool = True) -> None:
-        """Train to step ``until`` (the configured end by default), logging and checkpointing."""
-        end = min(until or self.config.optimizer.steps, self.config.optimizer.steps)
-        window: dict[int, list[tuple[float, float]]] = {}
-        started, first = time.monotonic(), self.step
-        bar = tqdm(
-            total=end,
-            initial=self.step,
-            unit="step",
-            disable=not (progress and self.accelerator.is_main_process),
-        )
-        while self.step < end:
-            for width, outcome in self.train_step():
-                psnr = -10.0 * torch.log10(outcome.mse.detach()).mean().item()
-                window.setdefault(width, []).append((outcome.bpp.detach().mean().item(), psnr))
-            bar.update(1)
-            if self.step % self.config.log_every == 0 or self.step == end:
-                seconds = (time.monotonic() - started) / (self.step - first)
-                self._log(window, seconds, bar)
-                window = {}
-            if self.step % self.config.checkpoint_every == 0 or self.step == end:
-                self.save()
-        bar.close()
-
-    def _log(self, window: dict[int, list[tuple[float, float]]], seconds: float, bar: tqdm) -> None:
-        widths = {
-            str(self.config.model.widths[index]): {
-                "bpp": round(float(np.mean([b for b, _ in rows])), 4),
-                "psnr_db": round(float(np.mean([p for _, p in rows])), 3),
-            }
-            for index, rows in sorted(window.items())
-        }
-        record = {
-            "step": self.step,
-            "lr_factor": round(learning_rate_factor(self.config, self.step), 4),
-            "seconds_per_step": round(seconds, 4),
-            "widths": widths,
-        }
-        if self.accelerator.is_main_process:
-            with open(self.folder / LOG, "a", encoding="utf-8") as log:
-                log.write(json.dumps(record) + "\n")
-            text = "  ".join(
-                f"{w}: {v['bpp']:.3f} bpp {v['psnr_db']:.2f} dB" for w, v in widths.items()
-            )
-            bar.set_postfix_str(text)
+    def advance(self) -> list[tuple[str, tuple[float, ...]]]:
+        rows = []
+        for width, outcome in self.train_step():
+            psnr = -10.0 * torch.log10(outcome.mse.detach()).mean().item()
+            name = str(self.config.model.widths[width])
+            rows.append((name, (outcome.bpp.detach().mean().item(), psnr)))
+        return rows
 
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """A trainer's checkpoint with its parsed configuration; TrainingError when it is not one."""
+    state = load_state(path, "a trainer's", ("config", "step", "model", "ema", "optimizer"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         config = from_dict(json.loads(state["config"]))
-    except FileNotFoundError:
-        raise TrainingError(f"no checkpoint at {str(path)!r}; train first") from None
-    except (KeyError, TypeError, RuntimeError, OSError, ValueError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrainingError(f"{str(path)!r} is not a trainer's checkpoint: {reason}") from None
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{str(path)!r} is not a trainer's checkpoint: {error}") from None
     state["config"] = config
     return state

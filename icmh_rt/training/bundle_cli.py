@@ -6,7 +6,9 @@ import argparse
 import json
 import sys
 
-from icmh_rt.bundle import add_adapters, save
+from icmh_rt import feature_files
+from icmh_rt._tensor_files import read_tensors
+from icmh_rt.bundle import add_adapters, add_feature_head, save
 from icmh_rt.errors import OptionError
 from icmh_rt.training.cli import missing_extra
 
@@ -16,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="what `icmh train base` saved; or the adapters that `icmh train adapter` saved "
-        "(.safetensors), which join the bundle in DIR",
+        help="what `icmh train base` saved; or the adapters or the feature head that `icmh train "
+        "adapter` or `features` saved (.safetensors), which join the bundle in DIR",
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="bundle folder")
     parser.add_argument("--data", metavar="DIR", help="images to calibrate on, of a checkpoint")
@@ -29,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fold, write, and print what was written; returns the process's exit code."""
     if args.checkpoint.endswith(".safetensors"):
-        tasks = add_adapters(args.output, args.checkpoint)
-        print(json.dumps({"tasks": tasks}))
+        print(json.dumps(_add(args.output, args.checkpoint)))
         return 0
     if not args.data:
         raise OptionError("folding a checkpoint needs --data DIR, images to calibrate on")
@@ -50,3 +51,11 @@ def run(args: argparse.Namespace) -> int:
     fingerprint = save(bundle, args.output)
     print(json.dumps({"fingerprint": fingerprint, **describe(bundle)}, indent=1))
     return 0
+
+
+def _add(folder: str, path: str) -> dict[str, object]:
+    """Adapters or a feature head join a bundle; what joined."""
+    _, _, texts = read_tensors(path, "adapter")
+    if feature_files.METADATA in texts:
+        return {"features": [add_feature_head(folder, path)]}
+    return {"tasks": list(add_adapters(folder, path))}

@@ -1,4 +1,4 @@
-"""Arguments and execution of ``icmh train base`` and ``icmh train adapter``."""
+"""Arguments and execution of ``icmh train base``, ``adapter`` and ``features``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``base``, ``adapter`` and their options to the ``train`` parser."""
+    """Add ``base``, ``adapter``, ``features`` and their options to the ``train`` parser."""
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     base = commands.add_parser("base", help="train the slimmable base codec")
     _add_common(base)
@@ -25,14 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("classification", "detection", "segmentation"),
         help="whose adapters; replaces task",
     )
-    adapter.add_argument("--data", metavar="DIR", help="dataset's folder; replaces data.folder")
-    adapter.add_argument(
-        "--annotations", metavar="JSON", help="COCO annotations; replaces data.annotations"
+    features = commands.add_parser(
+        "features", help="train a head that gives a network's features from small streams"
     )
-    adapter.add_argument(
-        "--weights", metavar="FILE", help="the task network's file; replaces network.weights"
-    )
-    adapter.add_argument("--bundle", metavar="MODEL", help="name or folder of the base")
+    _add_common(features)
+    features.add_argument("--task", help="whose streams; replaces task")
+    for parser in (adapter, features):
+        parser.add_argument("--data", metavar="DIR", help="dataset's folder; replaces data.folder")
+        parser.add_argument(
+            "--annotations", metavar="JSON", help="COCO annotations; replaces data.annotations"
+        )
+        parser.add_argument(
+            "--weights", metavar="FILE", help="the task network's file; replaces network.weights"
+        )
+        parser.add_argument("--bundle", metavar="MODEL", help="name or folder of the base")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +65,7 @@ def config_path(name: str) -> Path:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the process's exit code."""
-    return _run_adapter(args) if args.what == "adapter" else _run_base(args)
+    return {"adapter": _run_adapter, "base": _run_base, "features": _run_features}[args.what](args)
 
 
 def _run_base(args: argparse.Namespace) -> int:
@@ -88,11 +94,34 @@ def _run_base(args: argparse.Namespace) -> int:
 def _run_adapter(args: argparse.Namespace) -> int:
     try:
         from icmh_rt.training.adapter import AdapterTrainer
-        from icmh_rt.training.adapter_config import from_dict, read_yaml
+        from icmh_rt.training.adapter_config import from_dict
+        from icmh_rt.training.fields import read_yaml
     except ImportError as error:
         raise missing_extra(error) from None
 
-    values = read_yaml(config_path(args.config))
+    values = _replaced(read_yaml(config_path(args.config)), args)
+    trainer = AdapterTrainer(from_dict(values), resume=args.resume)
+    if trainer.accelerator.is_main_process:
+        print(trainer.report)
+    trainer.run()
+    return 0
+
+
+def _run_features(args: argparse.Namespace) -> int:
+    try:
+        from icmh_rt.training.feature_config import from_dict
+        from icmh_rt.training.features import FeatureTrainer
+        from icmh_rt.training.fields import read_yaml
+    except ImportError as error:
+        raise missing_extra(error) from None
+
+    values = _replaced(read_yaml(config_path(args.config)), args)
+    FeatureTrainer(from_dict(values), resume=args.resume).run()
+    return 0
+
+
+def _replaced(values: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """A configuration's values with what the command line says instead."""
     _replace(values, "task", args.task)
     _replace(values, "bundle", args.bundle)
     _replace(values, "output", args.output)
@@ -100,11 +129,7 @@ def _run_adapter(args: argparse.Namespace) -> int:
     _replace(values, "data.annotations", args.annotations)
     _replace(values, "network.weights", args.weights)
     _replace(values, "optimizer.steps", args.steps)
-    trainer = AdapterTrainer(from_dict(values), resume=args.resume)
-    if trainer.accelerator.is_main_process:
-        print(trainer.report)
-    trainer.run()
-    return 0
+    return values
 
 
 def _replace(values: dict[str, Any], key: str, value: Any) -> None:

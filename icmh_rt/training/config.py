@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from icmh_rt.errors import TrainingError
 from icmh_rt.models.slimmable_hyperprior import SlimmableHyperpriorConfig
+from icmh_rt.training.fields import build, read_yaml
 
 
 @dataclass(frozen=True)
@@ -64,35 +63,9 @@ class TrainConfig:
         return asdict(self)
 
 
-def _build(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise TrainingError(f"{where} must be a mapping, got {type(values).__name__}")
-    known = {f.name: f for f in fields(kind)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise TrainingError(f"unknown key {where}.{unknown[0]}; known: {', '.join(known)}")
-    nested = {"data": DataConfig, "optimizer": OptimizerConfig, "model": SlimmableHyperpriorConfig}
-    built = {}
-    for name, value in values.items():
-        if kind is TrainConfig and name in nested:
-            value = _build(nested[name], value, name)
-        elif isinstance(value, list):
-            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-        else:
-            default = getattr(kind(), name)
-            try:
-                value = type(default)(value)  # YAML reads 1e-3 as text
-            except (TypeError, ValueError):
-                raise TrainingError(
-                    f"{where}.{name} must be {type(default).__name__}, got {value!r}"
-                ) from None
-        built[name] = value
-    return kind(**built)
-
-
 def from_dict(values: dict[str, Any]) -> TrainConfig:
     """Validated configuration from plain values; TrainingError names the key that is wrong."""
-    config = _build(TrainConfig, values, "config")
+    config = build(TrainConfig, values)
     crops = [config.data.crop, *(size for _, size in config.data.crop_schedule)]
     for size in crops:
         if size < 64 or size % 64:
@@ -107,11 +80,4 @@ def from_dict(values: dict[str, Any]) -> TrainConfig:
 
 def load_config(path: str | Path) -> TrainConfig:
     """Read a YAML file; TrainingError when it cannot be read or holds a wrong key or value."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"cannot read config {str(path)!r}: {error}") from None
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"config {str(path)!r} is not valid YAML: {reason}") from None
-    return from_dict(values)
+    return from_dict(read_yaml(path))

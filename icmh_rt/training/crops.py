@@ -1,4 +1,4 @@
-"""Random crops of a dataset's pictures, for adapter training."""
+"""Random parts of a dataset's pictures, for adapters and feature heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,27 @@ from PIL import Image
 from icmh_rt.errors import TrainingError
 
 
-class Crops:
+class _Pictures:
+    """Files of pictures, kept once they are decoded if ``in_memory`` is set."""
+
+    def __init__(self, paths: Sequence[Path], in_memory: bool) -> None:
+        self.paths = tuple(paths)
+        self._kept: dict[int, np.ndarray] | None = {} if in_memory else None
+
+    def _picture(self, index: int) -> np.ndarray:
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
+        try:
+            with Image.open(self.paths[index]) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"cannot read {str(self.paths[index])!r}: {error}") from None
+        if self._kept is not None:
+            self._kept[index] = pixels
+        return pixels
+
+
+class Crops(_Pictures):
     """Random crops of a dataset's pictures, flipped left to right at random.
 
     Args:
@@ -29,20 +49,8 @@ class Crops:
         scale: tuple[float, float] = (1.0, 1.0),
         in_memory: bool = False,
     ) -> None:
-        self.paths, self.size, self.scale = tuple(paths), size, scale
-        self._kept: dict[int, np.ndarray] | None = {} if in_memory else None
-
-    def _picture(self, index: int) -> np.ndarray:
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
-        try:
-            with Image.open(self.paths[index]) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"cannot read {str(self.paths[index])!r}: {error}") from None
-        if self._kept is not None:
-            self._kept[index] = pixels
-        return pixels
+        super().__init__(paths, in_memory)
+        self.size, self.scale = size, scale
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """uint8 ``(count, 3, *size)``; depends on ``rng`` alone."""
@@ -68,3 +76,46 @@ def _cut(
     if piece.shape[:2] == tuple(size):
         return piece
     return np.asarray(Image.fromarray(piece).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+class Views(_Pictures):
+    """Random parts of a dataset's pictures, reduced or enlarged to one size as a network that takes
+    that size sees whole pictures; flipped left to right at random.
+
+    Args:
+        paths: of the pictures.
+        size: (height, width) of the views.
+        part: least and largest part of a picture's area, drawn evenly.
+        aspect: factor by which height over width may differ from the picture's, either way.
+        in_memory: whether to keep pictures once they are decoded.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: tuple[int, int],
+        part: tuple[float, float] = (0.35, 1.0),
+        aspect: float = 1.35,
+        in_memory: bool = False,
+    ) -> None:
+        super().__init__(paths, in_memory)
+        self.size, self.part, self.aspect = size, part, aspect
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """uint8 ``(*size, 3)``; depends on ``rng`` alone."""
+        picture = self._picture(int(rng.integers(len(self.paths))))
+        area, tilt, top, left, flip = rng.random(5)
+        area = self.part[0] + (self.part[1] - self.part[0]) * area
+        stretch = self.aspect ** (2.0 * tilt - 1.0)
+        factors = (area * stretch) ** 0.5, (area / stretch) ** 0.5
+        height, width = (
+            int(min(side, max(1, round(side * factor))))
+            for side, factor in zip(picture.shape[:2], factors, strict=True)
+        )
+        y = int(top * (picture.shape[0] - height + 1))
+        x = int(left * (picture.shape[1] - width + 1))
+        piece = Image.fromarray(picture[y : y + height, x : x + width])
+        smaller = height >= self.size[0] and width >= self.size[1]
+        filter = Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR
+        view = np.array(piece.resize(self.size[::-1], filter))
+        return view[:, ::-1].copy() if flip < 0.5 else view

@@ -27,8 +27,10 @@ from icmh_rt.models.adapters import adapter_parameters, load_adapters, use_task 
 from icmh_rt.tasks import ModuleNetwork  # noqa: E402
 from icmh_rt.training import adapter, perceptual  # noqa: E402
 from icmh_rt.training.adapter import AdapterTrainer, load_adapter_checkpoint  # noqa: E402
-from icmh_rt.training.adapter_config import from_dict, read_yaml  # noqa: E402
+from icmh_rt.training.adapter_config import from_dict  # noqa: E402
 from icmh_rt.training.cli import CONFIGS, config_path  # noqa: E402
+from icmh_rt.training.fields import read_yaml  # noqa: E402
+from icmh_rt.training.run import CHECKPOINT, LOG  # noqa: E402
 
 from .tiny import write_images  # noqa: E402
 
@@ -117,7 +119,7 @@ def test_shipped_configuration_trains(name, tmp_path, monkeypatch):
     assert trainer.report.percent(values["task"]) < 6.0
     saved = tmp_path / "run" / adapter.ADAPTERS
     assert saved.stat().st_size <= 1_000_000
-    losses = [json.loads(line) for line in (tmp_path / "run" / adapter.LOG).open()]
+    losses = [json.loads(line) for line in (tmp_path / "run" / LOG).open()]
     assert losses[0]["step"] == 2 and set(losses[0]["widths"]) == {"0.25", "0.5", "1.0"}
 
 
@@ -241,7 +243,7 @@ def test_killed_while_saving_keeps_the_old_checkpoint(images, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         trainer.run(until=4, progress=False)
     monkeypatch.undo()
-    assert load_adapter_checkpoint(tmp_path / "run" / adapter.CHECKPOINT)["step"] == 2
+    assert load_adapter_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 2
 
 
 def test_a_crop_that_overflows_is_passed_over(images, tmp_path, monkeypatch):
@@ -274,7 +276,7 @@ def test_runs_are_not_mixed_up(images, tmp_path):
         _trainer(images, tmp_path / "run")
     with pytest.raises(TrainingError, match="has middle 4, the config 8"):
         _trainer(images, tmp_path / "run", resume=True, middle=8)
-    path = tmp_path / "run" / adapter.CHECKPOINT
+    path = tmp_path / "run" / CHECKPOINT
     state = torch.load(path, weights_only=True)
     torch.save({**state, "fingerprint": "0" * 16}, path)
     with pytest.raises(TrainingError, match="bundle with fingerprint 0000000000000000"):
@@ -381,7 +383,7 @@ def test_command_trains_and_resumes(images, tmp_path, monkeypatch, capsys):
     assert "detection: 37,664 parameters, 0.58 %" in capsys.readouterr().out
     assert cli.main([*arguments, "--steps", "2"]) == 1  # exists
     assert cli.main([*arguments, "--steps", "4", "--resume"]) == 0
-    assert load_adapter_checkpoint(output / adapter.CHECKPOINT)["step"] == 4
+    assert load_adapter_checkpoint(output / CHECKPOINT)["step"] == 4
     error = capsys.readouterr().err
     assert "Traceback" not in error
 
@@ -419,7 +421,7 @@ def test_two_processes_train_one_set_of_adapters(images, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    state = load_adapter_checkpoint(tmp_path / "run" / adapter.CHECKPOINT)
+    state = load_adapter_checkpoint(tmp_path / "run" / CHECKPOINT)
     assert state["step"] == 2
     single = AdapterTrainer(from_dict({**values, "output": str(tmp_path / "single")}))
     single.run(progress=False)

@@ -17,6 +17,7 @@ from icmh_rt.training import base  # noqa: E402
 from icmh_rt.training.base import BaseTrainer, load_checkpoint_file  # noqa: E402
 from icmh_rt.training.config import from_dict, load_config  # noqa: E402
 from icmh_rt.training.data import CropSource, step_rng  # noqa: E402
+from icmh_rt.training.run import CHECKPOINT, LOG, learning_rate_factor  # noqa: E402
 
 from .tiny import tiny_config, write_images  # noqa: E402
 
@@ -69,7 +70,7 @@ def test_it_learns(images, tmp_path):
     before = loss()
     trainer.run(progress=False)
     assert loss() < 0.8 * before
-    lines = (tmp_path / "a" / base.LOG).read_text().splitlines()
+    lines = (tmp_path / "a" / LOG).read_text().splitlines()
     last = json.loads(lines[-1])
     assert last["step"] == 150
     assert {"bpp", "psnr_db"} <= set(last["widths"]["1.0"])
@@ -85,7 +86,7 @@ def test_killed_while_saving_keeps_the_old_checkpoint(images, tmp_path, monkeypa
     monkeypatch.setattr(os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         trainer.run(until=8, progress=False)
-    assert load_checkpoint_file(tmp_path / "a" / base.CHECKPOINT)["step"] == 4
+    assert load_checkpoint_file(tmp_path / "a" / CHECKPOINT)["step"] == 4
 
 
 def test_sandwich_covers_every_width(images, tmp_path):
@@ -101,7 +102,7 @@ def test_learning_rate_warms_up_stays_and_falls(images, tmp_path):
             images, tmp_path, optimizer={"steps": 100, "warmup_steps": 10, "decay_fraction": 0.5}
         )
     )
-    factors = [base.learning_rate_factor(config, s) for s in range(100)]
+    factors = [learning_rate_factor(config.optimizer, s) for s in range(100)]
     assert factors[0] == 0.1 and factors[30] == 1.0
     assert np.all(np.diff(factors[50:]) < 0) and factors[99] < 0.05
 
@@ -196,10 +197,10 @@ def test_two_processes_train_one_model(images, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    state = load_checkpoint_file(tmp_path / "run" / base.CHECKPOINT)
+    state = load_checkpoint_file(tmp_path / "run" / CHECKPOINT)
     assert state["step"] == 8
     single = BaseTrainer(from_dict(tiny_config(images, tmp_path / "single")))
     single.run(progress=False)
     # The second process brings other crops: the result is not that of one process.
     assert not _equal_states(single.model.state_dict(), state["model"])
-    assert len((tmp_path / "run" / base.LOG).read_text().splitlines()) == 2
+    assert len((tmp_path / "run" / LOG).read_text().splitlines()) == 2

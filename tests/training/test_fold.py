@@ -12,10 +12,11 @@ pytest.importorskip("accelerate")
 from icmh_rt import bundle  # noqa: E402
 from icmh_rt.codec import Decoder, Encoder  # noqa: E402
 from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior  # noqa: E402
-from icmh_rt.training.base import CHECKPOINT, BaseTrainer, load_checkpoint_file  # noqa: E402
+from icmh_rt.training.base import BaseTrainer, load_checkpoint_file  # noqa: E402
 from icmh_rt.training.config import from_dict  # noqa: E402
 from icmh_rt.training.fold import fold  # noqa: E402
 from icmh_rt.training.objective import RateDistortion  # noqa: E402
+from icmh_rt.training.run import CHECKPOINT  # noqa: E402
 
 from .tiny import tiny_config, write_images  # noqa: E402
 

@@ -1,0 +1,106 @@
+"""What a network does behind some of its layers: it goes on from their outputs.
+
+So a machine that has features, from ``Decoder.features``, needs no picture::
+
+    onnx.save(remainder("FastestDet.onnx", ["AveragePool_229", "Concat_170"]), "rest.onnx")
+    rest = onnxruntime.InferenceSession("rest.onnx")
+    outputs = rest.run(None, {name: f[None] for name, f in decoder.features(stream).items()})
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from icmh_rt.errors import BackendUnavailableError, OptionError
+
+
+def remainder(path: str | Path, layers: Sequence[str]) -> Any:
+    """The ONNX graph behind ``layers``, whose inputs have the layers' names.
+
+    Args:
+        path: the network's file.
+        layers: names of its nodes, or of their outputs.
+
+    Returns:
+        An ``onnx.ModelProto`` with the network's outputs.
+
+    Raises:
+        OptionError: the file cannot be read, a layer is not there, or the outputs need more than
+            these layers.
+        BackendUnavailableError: the package onnx is not installed.
+    """
+    try:
+        import onnx
+        import onnx.utils
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"ONNX task networks need {error.name}: pip install 'icmh-rt[train]'"
+        ) from None
+    if not Path(path).is_file():
+        raise OptionError(f"no ONNX file {str(path)!r}")
+    try:
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
+    except Exception as error:  # protobuf and onnx share no exception
+        reason = " ".join(str(error).split())
+        raise OptionError(f"{str(path)!r} cannot be read: {reason[:300]}") from None
+    makers = {node.name: node.output[0] for node in model.graph.node}
+    values = {output for node in model.graph.node for output in node.output}
+    names = [makers.get(layer, layer) for layer in layers]
+    for layer, name in zip(layers, names, strict=True):
+        if name not in values:
+            raise OptionError(f"no layer {layer!r} in {str(path)!r}")
+    outputs = [value.name for value in model.graph.output]
+    try:
+        found = onnx.utils.Extractor(model).extract_model(names, outputs)
+        found = _renamed(found, dict(zip(names, layers, strict=True)))
+        onnx.checker.check_model(found)
+    except (ValueError, onnx.checker.ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise OptionError(
+            f"{str(path)!r} cannot go on from {', '.join(layers)} alone: {reason[:300]}"
+        ) from None
+    return found
+
+
+def _renamed(model: Any, names: dict[str, str]) -> Any:
+    """Inputs under other names."""
+    for value in model.graph.input:
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        kept = [names.get(name, name) for name in node.input]
+        del node.input[:]
+        node.input.extend(kept)
+    return model
+
+
+class OnnxRemainder(nn.Module):
+    """The same as a differentiable torch module: features by name -> what the network says.
+
+    Args:
+        path: the network's file.
+        layers: names of its nodes, or of their outputs, with those that the features have.
+        batch: how many the graph takes at once; None for any number.
+    """
+
+    def __init__(self, path: str | Path, layers: Mapping[str, str], batch: int | None) -> None:
+        super().__init__()
+        import onnx2torch
+
+        model = remainder(path, tuple(layers))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about how onnx2torch registers its modules
+            self.body = onnx2torch.convert(model).eval().requires_grad_(False)
+        self.order = [layers[value.name] for value in model.graph.input]
+        self.batch = batch
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        inputs = [features[name] for name in self.order]
+        parts = [x.split(self.batch) if self.batch else (x,) for x in inputs]
+        outputs = [self.body(*part) for part in zip(*parts, strict=True)]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
