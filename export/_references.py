@@ -11,6 +11,7 @@ import numpy as np
 from icmh_rt import graphs
 from icmh_rt.bundle import Bundle
 from icmh_rt.errors import BackendUnavailableError
+from icmh_rt.graphs.adapter_files import arrays_of
 
 Adapters = Mapping[str, np.ndarray]
 
@@ -26,9 +27,14 @@ class Reference(Protocol):
     def picture(self, y_hat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """float32 (h, w, M) -> uint8 (*size, 3)."""
 
+    def features(self, y_hat: np.ndarray) -> dict[str, np.ndarray]:
+        """float32 (h, w, M) -> features float32 (C, h, w) by name; OptionError without a head."""
+
 
 def reference_of(bundle: Bundle, width: float, task: str, adapters: Adapters | None) -> Reference:
-    """torch where it is installed, else onnxruntime."""
+    """torch where it is installed, else onnxruntime. adapters: None for the bundle's own."""
+    if adapters is None and task in bundle.adapters:
+        adapters = arrays_of(task, bundle.adapters[task])
     if find_spec("torch") is None:
         return GraphReference(bundle, width, task, adapters)
     return TorchReference(bundle, width, task, adapters)
@@ -71,6 +77,7 @@ class TorchReference:
         )
 
         self.name = f"torch {torch.__version__}"
+        self._head_of = lambda: bundle.feature_head(width, task)
         config = SlimmableHyperpriorConfig.from_dict(bundle.config)
         self._index = config.width_index(width)
         self._model = SlimmableHyperprior(config)
@@ -106,6 +113,16 @@ class TorchReference:
             x = self._run("g_s", y).add(0.5).mul(255.0).round().clamp(0.0, 255.0)
         return _channels_last(x)[: size[0], : size[1]].astype(np.uint8)
 
+    def features(self, y_hat: np.ndarray) -> dict[str, np.ndarray]:
+        import torch
+
+        from icmh_rt.models.feature_head import module_of
+
+        head = module_of(self._head_of())
+        y = torch.from_numpy(np.ascontiguousarray(y_hat)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            return {name: x[0].numpy() for name, x in head.split(head(y)).items()}
+
     def _run(self, transform: str, x: Any) -> Any:
         from icmh_rt.models.adapters import use_task
 
@@ -138,6 +155,7 @@ class GraphReference:
             session_of(graphs.build(bundle, role, width, task, adapters=adapters))
             for role in ("analysis", "synthesis")
         )
+        self._features = lambda: session_of(graphs.build(bundle, "features", width, task))
 
     def latents(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         y, z = self._analysis.run(None, {"image": image[None]})
@@ -146,3 +164,9 @@ class GraphReference:
     def picture(self, y_hat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         sides = {"height": np.array(size[0]), "width": np.array(size[1])}
         return self._synthesis.run(None, {"y_hat": y_hat[None], **sides})[0][0]
+
+    def features(self, y_hat: np.ndarray) -> dict[str, np.ndarray]:
+        session = self._features()
+        names = [value.name for value in session.get_outputs()]
+        found = session.run(names, {"y_hat": y_hat[None]})
+        return {name: x[0] for name, x in zip(names, found, strict=True)}

@@ -21,8 +21,8 @@ Batch = tuple[Sequence[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]
 """Images of one size, and y and z of each by the reference."""
 
 
-class _Asked:
-    """An input's name, as onnxruntime's sessions tell it."""
+class _Named:
+    """An input's or output's name, as onnxruntime's sessions tell it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,13 +34,16 @@ class EngineSession:
     def __init__(self, runner: Any) -> None:
         self._runner = runner
 
-    def get_inputs(self) -> list[_Asked]:
-        return [_Asked(name) for name in self._runner.inputs]
+    def get_inputs(self) -> list[_Named]:
+        return [_Named(name) for name in self._runner.inputs]
+
+    def get_outputs(self) -> list[_Named]:
+        return [_Named(name) for name in self._runner.outputs if name != MAGNITUDE]
 
     def run(self, names: None, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """All outputs, in the graph's order."""
         found = self._runner(inputs)
-        return [found[name] for name in self._runner.outputs if name != MAGNITUDE]
+        return [found[output.name] for output in self.get_outputs()]
 
 
 class GraphSession:
@@ -55,6 +58,9 @@ class GraphSession:
 
     def get_inputs(self) -> list[Any]:
         return self._session.get_inputs()
+
+    def get_outputs(self) -> list[_Named]:
+        return [_Named(name) for name in self._names]
 
     def run(self, names: None, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return self._session.run(self._names, dict(inputs))

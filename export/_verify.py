@@ -81,9 +81,9 @@ class Proof:
     """Compares one graph with its reference.
 
     Args:
-        session: of the graph; has onnxruntime's ``run`` and ``get_inputs``.
+        session: of the graph; has onnxruntime's ``run``, ``get_inputs`` and ``get_outputs``.
         title: what messages call the graph.
-        role: "analysis", "encoder", "hyper_synthesis" or "synthesis".
+        role: "analysis", "encoder", "hyper_synthesis", "synthesis" or "features".
         precision: of the graph.
         reference: the same width and task.
         qualities: at which symbols are compared.
@@ -187,6 +187,14 @@ class Proof:
             )
             for image, y_hat, picture in zip(images, batch, pictures, strict=True):
                 self._compare_pictures(image, picture, self._reference.picture(y_hat, size))
+
+    def _check_features(self, images: Sequence[np.ndarray], latents: Sequence[tuple]) -> None:
+        found = self._run({"y_hat": np.stack([y for y, _ in latents])}, {})
+        names = [value.name for value in self._session.get_outputs()]
+        for index, (y, _) in enumerate(latents):
+            there = self._reference.features(y)
+            for name, batch in zip(names, found, strict=True):
+                self._compare_tensors(name, batch[index], there[name])
 
     # -- comparing ---------------------------------------------------------------------------------
 

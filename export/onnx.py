@@ -33,7 +33,10 @@ from icmh_rt.errors import OptionError
 from icmh_rt.export._cli import OK, run_script
 from icmh_rt.images import load_image
 
-ROLES = ("encoder", "analysis", "hyper_synthesis", "synthesis")
+ALL_ROLES = ("encoder", "analysis", "hyper_synthesis", "synthesis", "features")
+ROLES = ALL_ROLES[:-1]
+"""Those that every width and task has."""
+
 PRECISIONS = ("fp32", "fp16")
 KINDS = ("int8", "fp8")
 PHOTOGRAPH = Path(__file__).resolve().parent / "photograph.png"
@@ -66,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=",".join(ROLES),
         metavar="R,...",
         help="encoder: image to symbols and indexes; analysis: image to latents; hyper_synthesis:"
-        " z to indexes and means; synthesis: latent to image (default: %(default)s)",
+        " z to indexes and means; synthesis: latent to image; features: latent to features, where"
+        " there is a feature head (default: %(default)s)",
     )
     parser.add_argument(
         "--adapters", type=Path, metavar="F", help="a file of save_adapters, for its tasks"
@@ -257,8 +261,8 @@ def export(
     from icmh_rt.export._references import reference_of
 
     for role in roles:
-        if role not in graphs.ROLES:
-            raise OptionError(f"role {role!r} is unknown: use {', '.join(ROLES)}")
+        if role not in ALL_ROLES:
+            raise OptionError(f"role {role!r} is unknown: use {', '.join(ALL_ROLES)}")
     if eight_bits not in (None, *KINDS):
         raise OptionError(f"eight_bits is {eight_bits!r}: use {' or '.join(KINDS)}")
     kind = _Kind(precision, eight_bits, size, batch)

@@ -44,7 +44,7 @@ from icmh_rt.images import load_image
 MANIFEST = "engines.json"
 PRECISIONS = ("fp16", "fp32")
 KINDS = ("int8", "fp8")  # of eight bits, as graphs.EightBits has them
-ROLES = graph_export.ROLES
+ROLES = graph_export.ALL_ROLES
 BACKEND_ROLES = ("analysis", "synthesis")
 """What ``Encoder(backend="tensorrt")`` and ``Decoder`` run."""
 

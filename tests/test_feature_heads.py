@@ -18,23 +18,7 @@ from icmh_rt.feature_files import TrainedFeatureHead, read_feature_head, save_fe
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 import torch.nn.functional as F  # noqa: E402
-
-WIDTH, TASK = 0.25, "human"
-OUTPUTS = (("neck.1", 5), ("onnx::Concat_708", 12))
-
-
-def random_head(seed: int = 0, **changes) -> TrainedFeatureHead:
-    """A head of the default bundle's narrowest width."""
-    from icmh_rt.models.feature_head import FeatureHead
-
-    bundle = bundles.load()
-    torch.manual_seed(seed)
-    module = FeatureHead(bundle.widths[WIDTH].hyper_synthesis.latent_channels, 24, 2, OUTPUTS)
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    arrays = {k: v.detach().half().numpy() for k, v in module.state_dict().items()}
-    head = TrainedFeatureHead(arrays, WIDTH, 24, 2, OUTPUTS, (96, 128), bundle.fingerprint_of(TASK))
-    return replace(head, **changes)
+from feature_heads import OUTPUTS, TASK, WIDTH, random_head  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +149,7 @@ def _with_arrays(**changes) -> TrainedFeatureHead:
         (random_head(width=0.3), "does not fit width 0.3"),
         (random_head(channels=25), "does not fit its metadata"),
         (random_head(blocks=1), "does not fit its metadata"),
-        (random_head(outputs=()), "does not fit its metadata"),
+        (replace(random_head(), outputs=()), "does not fit its metadata"),
         (_with_arrays(extra=np.zeros(3, np.float16)), "does not fit its metadata"),
         (
             _with_arrays(**{"out.bias": np.full((1, 17), np.nan, np.float16)}),

@@ -21,6 +21,7 @@ from icmh_rt.evaluation.options import (
     parse_widths,
 )
 from icmh_rt.evaluation.rd import CodecSource, Source
+from icmh_rt.feature_files import TrainedFeatureHead
 
 TASKS = ("classification", "detection", "segmentation")
 ANCHOR_QUALITIES = {"JPEG": (2, 5, 10, 15, 20, 30, 50, 75), "WEBP": (0, 5, 10, 20, 30, 50, 75)}
@@ -78,6 +79,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help=f"from {', '.join(SETTINGS)}, or 'none' (default: %(default)s)",
     )
+    parser.add_argument(
+        "--reduce",
+        action="store_true",
+        help="pictures are made as large as the network's input before they are encoded",
+    )
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="also the bundle's feature head: streams are decoded to the network's features; "
+        "with --reduce",
+    )
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="of the pictures, N")
     parser.add_argument("--model", default="default", help="bundle name or path (default: default)")
     parser.add_argument("--backend", default="auto", help="default: %(default)s")
@@ -129,6 +141,7 @@ def _measure(arguments: argparse.Namespace, progress: Progress | None):
         data.predictor(arguments.task, network),
         samples.metric,
         progress,
+        *([data.reducer(network)] if arguments.reduce else []),
     )
     return TaskResults(
         arguments.task,
@@ -152,12 +165,35 @@ def _sources(arguments: argparse.Namespace) -> list[tuple[Source, tuple[int, ...
         for width in arguments.widths
         for task in tasks
     ]
+    if arguments.features:
+        sources.append((_features(arguments), arguments.qualities))
     for name in arguments.anchors:
         anchor = PillowAnchor(name)
         sources.append((anchor, ANCHOR_QUALITIES[anchor.format]))
     if not sources:
         raise OptionError("nothing to measure: give --widths, --anchors or both")
     return sources
+
+
+def _head(arguments: argparse.Namespace) -> tuple[str, TrainedFeatureHead]:
+    """The bundle's feature head for the task, or for the base task, with its task."""
+    from icmh_rt.bundle import load
+
+    if not arguments.reduce:
+        raise OptionError("--features needs --reduce: heads are for pictures of the network's size")
+    bundle = load(arguments.model)
+    heads = getattr(bundle, "feature_heads", {})
+    for task in (arguments.task, BASE_TASK):
+        if task in heads:
+            return task, heads[task]
+    raise OptionError(f"bundle {bundle.name!r} has no feature head for task {arguments.task!r}")
+
+
+def _features(arguments: argparse.Namespace) -> Source:
+    from icmh_rt.evaluation.task_run import FeatureSource
+
+    task, head = _head(arguments)
+    return FeatureSource(head.width, arguments.model, arguments.backend, arguments.device, task)
 
 
 def _network(arguments: argparse.Namespace):
@@ -173,7 +209,10 @@ def _network(arguments: argparse.Namespace):
             size = (height, width)
         except ValueError:
             raise OptionError(f"--net-size is {arguments.net_size!r}: give HxW") from None
-    layers = _last_layer(path) if kind == "onnx" else ()
+    if arguments.features:
+        layers = tuple(name for name, _ in _head(arguments)[1].outputs)
+    else:
+        layers = _last_layer(path) if kind == "onnx" else ()
     return create(NetworkConfig(kind=kind, weights=path, layers=layers, size=size))
 
 
@@ -207,6 +246,7 @@ def _command(arguments: argparse.Namespace) -> str:
         parts.append(f"--net-size {arguments.net_size}")
     if arguments.classes:
         parts.append(f"--classes {arguments.classes}")
+    parts += [f"--{name}" for name in ("reduce", "features") if getattr(arguments, name)]
     if arguments.limit:
         parts.append(f"--limit {arguments.limit}")
     return " ".join(parts)

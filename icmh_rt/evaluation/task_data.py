@@ -16,6 +16,7 @@ from icmh_rt.errors import OptionError
 from icmh_rt.evaluation.task_metrics import AveragePrecision, Box, MeanIoU, Metric, TopK
 from icmh_rt.tasks.datasets import open_dataset
 from icmh_rt.tasks.network import TaskNetwork
+from icmh_rt.tasks.resize import resize
 
 LAYOUTS = {"classification": "imagenet", "detection": "coco", "segmentation": "camvid"}
 """The layout that a task's pictures are expected in."""
@@ -116,28 +117,63 @@ def _yolo_boxes(path: Path) -> list[Box]:
     return boxes
 
 
-def predictor(task: str, network: TaskNetwork) -> Callable[[np.ndarray], Any]:
-    """The network as a function of uint8 (H, W, 3) that gives what the task's metric takes."""
+Shown = np.ndarray | dict[str, np.ndarray]
+"""A picture, uint8 (H, W, 3), or features of one, float32 (C, h, w) by name."""
 
-    def as_input(image: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255.0
 
-    def detect(image: np.ndarray) -> Any:
-        (found,) = network.predict(as_input(image))
+def predictor(task: str, network: TaskNetwork) -> Callable[[Shown, tuple[int, int]], Any]:
+    """The network as a function of what it is shown, and of the picture's height and width, that
+    gives what the task's metric takes. From features it goes on with what it has behind them.
+
+    Raises:
+        OptionError: when it is called with features and the network cannot go on from them.
+    """
+    rest = None
+
+    @torch.no_grad()
+    def understood(shown: Shown) -> Any:
+        nonlocal rest
+        if isinstance(shown, np.ndarray):
+            pixels = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None]
+            return network.predict(pixels.float() / 255.0)
+        rest = rest or network.remainder()
+        if rest is None:
+            raise OptionError("this network cannot go on from features: give an ONNX file")
+        return network.interpret([rest({k: torch.from_numpy(v)[None] for k, v in shown.items()})])
+
+    def detect(shown: Shown, size: tuple[int, int]) -> Any:
+        (found,) = understood(shown)
         return found
 
-    def classify(image: np.ndarray) -> np.ndarray:
-        (scores,) = network.predict(as_input(image))
+    def classify(shown: Shown, size: tuple[int, int]) -> np.ndarray:
+        (scores,) = understood(shown)
         return _tensor(scores).reshape(-1).numpy()
 
-    def segment(image: np.ndarray) -> np.ndarray:
-        (scores,) = network.predict(as_input(image))
-        scores = F.interpolate(
-            _tensor(scores), image.shape[:2], mode="bilinear", align_corners=False
-        )
+    def segment(shown: Shown, size: tuple[int, int]) -> np.ndarray:
+        (scores,) = understood(shown)
+        scores = F.interpolate(_tensor(scores), size, mode="bilinear", align_corners=False)
         return scores[0].argmax(0).numpy()
 
     return {"classification": classify, "detection": detect, "segmentation": segment}[task]
+
+
+def reducer(network: TaskNetwork) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes pictures, uint8 (H, W, 3), as large as the network's input, by its own filter.
+
+    Raises:
+        OptionError: the network takes any size.
+    """
+    size = network.size
+    if size is None:
+        raise OptionError("this network takes pictures of any size: give --net-size")
+    filter = getattr(network, "filter", "bilinear")
+
+    def reduced(image: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+        small = resize(pixels, size, filter)[0].permute(1, 2, 0)
+        return np.ascontiguousarray(small.round().clamp(0, 255).byte().numpy())
+
+    return reduced
 
 
 def _tensor(output: Any) -> torch.Tensor:

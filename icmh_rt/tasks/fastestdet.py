@@ -69,11 +69,9 @@ class FastestDet(OnnxNetwork):
         classes = -(weight * original[:, 5:] * logarithms).sum(1).mean()
         return objects + _BOXES * boxes + classes
 
-    @torch.no_grad()
-    def predict(self, images: Tensor) -> list[Detections]:
-        """Detections of RGB ``images (N, 3, H, W)`` in [0, 1]."""
-        output = torch.cat(super().predict(images))
-        return [self.decode(one) for one in output.cpu().numpy()]
+    def interpret(self, outputs: list[Tensor]) -> list[Detections]:
+        """Of each picture its detections."""
+        return [self.decode(one) for one in torch.cat(outputs).detach().cpu().numpy()]
 
     def decode(self, output: np.ndarray) -> Detections:
         """Detections of the head's ``(5 + classes, h, w)``: objectness, centre in the cell (tanh),

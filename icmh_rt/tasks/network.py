@@ -110,7 +110,11 @@ class TaskNetwork(nn.Module):
     def predict(self, images: Tensor) -> Any:
         """What the network says of RGB ``images (N, 3, H, W)`` in [0, 1]; its own form."""
         inputs = self.preprocess(images)
-        return [self.run(part) for part in inputs.split(self.batch or len(inputs))]
+        return self.interpret([self.run(part) for part in inputs.split(self.batch or len(inputs))])
+
+    def interpret(self, outputs: list[Any]) -> Any:
+        """What `predict` gives, of what `run` gave of each part of the pictures."""
+        return outputs
 
 
 def _tensors(name: str, output: Any) -> dict[str, Tensor]:

@@ -413,6 +413,27 @@ def test_one_engine_draws_pictures_of_many_sizes_from_equal_latents(fake, bundle
         np.testing.assert_array_equal(image, wanted[0])
 
 
+def test_features(fakes, bundle):
+    """And a head of their own for each: plans are kept, heads are replaced."""
+    from dataclasses import replace
+
+    from feature_heads import TASK, random_head
+
+    y_hat = np.random.default_rng(0).normal(0, 3, (2, 3, 192)).astype(np.float32)
+    seen = []
+    for seed in (0, 1, 0):
+        head = random_head(seed)
+        fed = replace(bundle, feature_heads={TASK: head})
+        backend = backend_module.create(fed, "cuda", "fp32")
+        found = backend.features(y_hat, WIDTH, TASK, (32, 48))
+        wanted = reference(fed, "features", {"y_hat": y_hat[None]})
+        assert list(found) == [name for name, _ in head.outputs]
+        for one, there in zip(found.values(), wanted, strict=True):
+            np.testing.assert_array_equal(one, there[0])
+        seen.append(found[head.outputs[0][0]])
+    assert np.array_equal(seen[0], seen[2]) and not np.array_equal(seen[0], seen[1])
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan, 7e4])
 def test_values_that_leave_half_precision_are_computed_again(fake, bundle, value):
     backend = backend_module.create(bundle, "cuda", "fp16")
@@ -421,6 +442,23 @@ def test_values_that_leave_half_precision_are_computed_again(fake, bundle, value
     backend.synthesis(y_hat, WIDTH, "human", (32, 32))
     kinds = {key[3] for key in backend._runners}
     assert kinds == {"fp16", "fp32"}
+
+
+def test_features_that_leave_half_precision_are_computed_again(fake, bundle):
+    from dataclasses import replace
+
+    from feature_heads import TASK, random_head
+
+    backend = backend_module.create(
+        replace(bundle, feature_heads={TASK: random_head()}), "cuda", "fp16"
+    )
+    y_hat = np.random.default_rng(0).normal(0, 3, (2, 2, 192)).astype(np.float32)
+    backend.features(y_hat, WIDTH, TASK, (32, 32))
+    assert {key[3] for key in backend._runners} == {"fp16"}
+    y_hat[1, 1] = 7e4
+    found = backend.features(y_hat, WIDTH, TASK, (32, 32))
+    assert {key[3] for key in backend._runners} == {"fp16", "fp32"}
+    assert all(np.isfinite(one).all() for one in found.values())
 
 
 def test_ordinary_pictures_need_no_second_engine(fake, bundle):

@@ -14,7 +14,7 @@ from PIL import Image
 from icmh_rt.errors import IcmhError, OptionError
 from icmh_rt.evaluation import task_curves, task_report
 from icmh_rt.evaluation.rd import Encoded
-from icmh_rt.evaluation.task_curves import TaskCurve, TaskPoint, TaskResults, rising
+from icmh_rt.evaluation.task_curves import TaskCurve, TaskPoint, TaskResults, load, rising
 from icmh_rt.evaluation.task_metrics import AveragePrecision, Box, MeanIoU, TopK
 from icmh_rt.evaluation.task_run import measure
 
@@ -171,8 +171,9 @@ def test_measure(tmp_path: Path) -> None:
         Image.fromarray(np.full((8, 16, 3), level, np.uint8)).save(tmp_path / f"{i}.png")
         paths.append(tmp_path / f"{i}.png")
 
-    def predict(image: np.ndarray) -> np.ndarray:
+    def predict(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The class is the quarter of the brightness."""
+        assert size == (8, 16)
         return -np.abs(np.arange(4) * 64 + 16 - image.mean())
 
     seen = []
@@ -191,3 +192,67 @@ def test_measure(tmp_path: Path) -> None:
     assert [p.figures["top1"] for p in points] == [0.5, 0.75, 1.0]
     assert points[0].byte_counts == (2, 2, 2, 2) and points[0].bpp == 8 * 2 / 128
     assert [step[:2] for step in seen] == [(i, 4) for i in (1, 2, 3, 4)]
+
+
+# -- feature heads ---------------------------------------------------------------------------------
+
+
+def test_features_go_to_the_network_without_a_picture(tmp_path: Path, capsys) -> None:
+    """The command over streams that are decoded to features: the same as by hand."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx2torch")
+    pytest.importorskip("pycocotools")
+    import shutil
+
+    from feature_heads import random_head
+    from task_networks import write_detector
+
+    import icmh_rt
+    from icmh_rt import bundle as bundles
+    from icmh_rt import cli
+    from icmh_rt.evaluation.task_data import predictor, reducer
+    from icmh_rt.feature_files import save_feature_head
+    from icmh_rt.tasks import FastestDet
+
+    layer = "Concat_224"
+    head = random_head(outputs=((layer, 6),), size=(64, 64))
+    save_feature_head(tmp_path / "head.safetensors", "human", head)
+    others = shutil.ignore_patterns(bundles.FEATURES)
+    folder = shutil.copytree(bundles.find("default"), tmp_path / "bundle", ignore=others)
+    bundles.add_feature_head(folder, tmp_path / "head.safetensors")
+    detector = write_detector(tmp_path / "detector.onnx")
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for i in range(2):
+        pixels = rng.integers(0, 256, (90, 120, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        (tmp_path / "labels" / f"{i}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    command = ["eval", "task", "--task", "detection", "--data", str(tmp_path), "--net"]
+    command += [f"fastestdet:{detector}", "--qualities", "30", "--anchors", "none", "--quiet"]
+    command += ["--model", str(folder), "--widths", "0.25", "--device", "cpu"]
+    assert cli.main([*command, "--features"]) == 2
+    assert "needs --reduce" in capsys.readouterr().err
+    output = tmp_path / "out.json"
+    assert cli.main([*command, "--features", "--reduce", "--json", str(output)]) == 0
+    found = load(output)
+    assert [c.name for c in found.curves][-1] == "icmh_rt width 0.25, features"
+    assert found.curves[-1].settings["decoded_to"] == "features"
+    (coded,) = [c for c in found.curves if c.name == "icmh_rt width 0.25"]
+    assert found.curves[-1].points[0].byte_counts == coded.points[0].byte_counts
+
+    network = FastestDet(detector, [layer])
+    metric = AveragePrecision()
+    decoder = icmh_rt.Decoder(folder, device="cpu")
+    for i in range(2):
+        with Image.open(tmp_path / "images" / f"{i}.png") as image:
+            small = reducer(network)(np.asarray(image))
+        assert small.shape == (64, 64, 3)
+        stream = icmh_rt.Encoder(0.25, quality=30, model=folder, device="cpu").encode(small)
+        features = decoder.features(stream)
+        prediction = predictor("detection", network)(features, (90, 120))
+        with torch.no_grad():
+            again = network.remainder()({layer: torch.from_numpy(features[layer])[None]})
+        assert np.array_equal(prediction.boxes, network.interpret([again])[0].boxes)
+        metric.add(prediction, [Box(0, (0.3, 0.3, 0.7, 0.7))], (90, 120))
+    assert found.curves[-1].points[0].figures == metric.result()

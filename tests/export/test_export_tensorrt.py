@@ -20,6 +20,7 @@ from icmh_rt.backends._tensorrt_builder import MAGNITUDE
 from icmh_rt.backends.tensorrt import create
 from icmh_rt.export import tensorrt as export
 from icmh_rt.export._cli import FAILED, OK, USAGE
+from icmh_rt.export.onnx import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--min-size", "1x1", "--opt-size", "64x64", "--max-size", "256x256", "--width", "0.25"]
@@ -68,11 +69,9 @@ def command(photograph, capsys):
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_all_roles_are_built_run_and_proven(fakes, command, tmp_path, precision):
     library, _ = fakes
-    code, found, _ = command(
-        "-o", tmp_path, "--role", ",".join(export.ROLES), "--precision", precision
-    )
+    code, found, _ = command("-o", tmp_path, "--role", ",".join(ROLES), "--precision", precision)
     assert code == OK and not found["failures"]
-    assert [e["role"] for e in found["engines"]] == list(export.ROLES)
+    assert [e["role"] for e in found["engines"]] == list(ROLES)
     for engine in found["engines"]:
         proof = engine["proof"]
         assert proof["graph"] and proof["engine"] and "engine_not_run" not in proof

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from feature_heads import random_head
 
 import icmh_rt
 from icmh_rt import bundle, cli, graphs
@@ -20,8 +23,14 @@ from icmh_rt.errors import OptionError
 from icmh_rt.export import _references, _verify
 from icmh_rt.export import onnx as export_onnx
 from icmh_rt.export._cli import USAGE
+from icmh_rt.feature_files import save_feature_head
 from icmh_rt.images import load_image
-from icmh_rt.models.adapters import adapter_parameters, attach_adapters, save_adapters
+from icmh_rt.models.adapters import (
+    adapter_parameters,
+    attach_adapters,
+    load_adapters,
+    save_adapters,
+)
 from icmh_rt.models.slimmable_hyperprior import SlimmableHyperprior, SlimmableHyperpriorConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -247,6 +256,57 @@ def test_adapters_are_exported_and_proven(tmp_path, adapter_file):
     arguments = ["-o", str(one), "--task", "segmentation", "--role", "analysis", *shared[2:]]
     assert export_onnx.main(arguments) == 0
     assert [g["task"] for g in manifest_of(one)["graphs"]] == ["segmentation"]
+
+
+@pytest.fixture(scope="module")
+def folder_with_tasks(adapter_file, tmp_path_factory):
+    """The default bundle with one task's adapters and a feature head for it."""
+    place = tmp_path_factory.mktemp("bundles")
+    others = shutil.ignore_patterns(bundle.ADAPTERS, bundle.FEATURES)
+    folder = shutil.copytree(bundle.find("default"), place / "tasks", ignore=others)
+    default = bundle.load(folder)
+    model = SlimmableHyperprior(SlimmableHyperpriorConfig.from_dict(default.config))
+    state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in default.transforms.items()}
+    model.load_state_dict(state, strict=False)
+    load_adapters(model, adapter_file)
+    save_adapters(model.half(), place / "one.safetensors", "segmentation")
+    bundle.add_adapters(folder, place / "one.safetensors")
+    latents = bundle.load(folder).fingerprint_of("segmentation")
+    save_feature_head(place / "head.safetensors", "segmentation", random_head(latents=latents))
+    bundle.add_feature_head(folder, place / "head.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("reference", ["torch", "onnxruntime"])
+def test_a_bundles_own_tasks_are_exported_and_proven(
+    tmp_path, folder_with_tasks, reference, monkeypatch
+):
+    if reference == "onnxruntime":
+        monkeypatch.setattr(_references, "find_spec", lambda name: None)
+    arguments = ["-o", str(tmp_path), "--model", str(folder_with_tasks), "--width", "0.25"]
+    arguments += ["--task", "segmentation", "--role", "analysis,synthesis,features"]
+    assert export_onnx.main(arguments) == 0
+    entries = manifest_of(tmp_path)["graphs"]
+    proofs = {g["role"]: g["proof"] for g in entries}
+    assert set(proofs) == {"analysis", "synthesis", "features"}
+    assert all(reference in proof["against"] for proof in proofs.values())
+    assert 0 <= proofs["features"].get("largest_tensor_difference", 0) < 1e-5
+    wide = [*arguments[:-2], "--role", "features", "--width", "0.5"]
+    assert export_onnx.main(wide) == USAGE
+
+
+def test_another_head_does_not_pass_for_it(folder_with_tasks):
+    own = bundle.load(folder_with_tasks)
+    head = own.feature_heads["segmentation"]
+    name = "blocks.1.mix_out.weight"
+    arrays = {**head.arrays, name: head.arrays[name] * np.float16(1.1)}
+    other = replace(own, feature_heads={"segmentation": replace(head, arrays=arrays)})
+    session = _references.session_of(graphs.build(other, "features", 0.25, "segmentation"))
+    reference = _references.reference_of(own, 0.25, "segmentation", None)
+    proof = _verify.Proof(session, "g", "features", "fp32", own, 0.25, reference)
+    image = load_image(export_onnx.PHOTOGRAPH)[:64, :64]
+    with pytest.raises(_verify.VerificationError, match=r"g is wrong: neck.1 differs"):
+        proof.check([image], [reference.latents(image)])
 
 
 def test_other_adapters_do_not_pass_for_them(adapter_file):
