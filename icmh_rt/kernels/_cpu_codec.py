@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -226,44 +228,59 @@ def depth_conv_block_obstacle(x: Tensor, *weights: Tensor) -> str | None:
     return native_obstacle((torch.float32,), x, *weights) or _scalar_obstacle()
 
 
+class PackedDepthConv:
+    """Weights of a depth-conv block as the kernel reads them: packed once for many calls.
+
+    Args:
+        weights: of `icmh_rt.kernels.depth_conv_block.reference`; they are not looked at again.
+        level: instructions, for tests.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], level: str = "auto") -> None:
+        module = native()
+        self.channels, self.level = weights[0].shape[0], level
+        matrices = [_rows(weights[i]) for i in (0, 4, 6, 8, 10)]
+        biases = [weights[i].contiguous() for i in (1, 5, 7, 9, 11)]
+        spatial, spatial_bias = weights[2].contiguous(), weights[3].contiguous()
+        self._packed = torch.empty(module.depth_conv_packed_size(self.channels, level))
+        module.depth_conv_pack(
+            self.channels,
+            [_address(part) for pair in zip(matrices, biases, strict=True) for part in pair],
+            [matrix.stride(0) for matrix in matrices],
+            _address(spatial),
+            _address(spatial_bias),
+            _address(self._packed),
+            level,
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The block; ``x`` is float32 ``(N, C, H, W)`` on the CPU."""
+        layout = memory_format(x)
+        x = x.contiguous(memory_format=layout)
+        out = _empty(x.shape, x.dtype, layout)
+        if x.numel() == 0:
+            return out
+        images, channels, height, width = x.shape
+        strides = (1, channels) if is_channels_last(x) else (height * width, 1)
+        native().depth_conv_block(
+            channels,
+            height,
+            width,
+            _address(x),
+            strides,
+            _address(out),
+            strides,
+            _address(self._packed),
+            _bands(images, height),
+            torch.get_num_threads(),
+            self.level,
+        )
+        return out
+
+
 def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor:
     """See `icmh_rt.kernels.depth_conv_block.reference`; ``level``: instructions, for tests."""
-    module = native()
-    layout = memory_format(x)
-    x = x.contiguous(memory_format=layout)
-    out = _empty(x.shape, x.dtype, layout)
-    if x.numel() == 0:
-        return out
-    _, channels, height, width = x.shape
-    matrices = [_rows(weights[i]) for i in (0, 4, 6, 8, 10)]
-    biases = [weights[i].contiguous() for i in (1, 5, 7, 9, 11)]
-    spatial, spatial_bias = weights[2].contiguous(), weights[3].contiguous()
-    packed = torch.empty(module.depth_conv_packed_size(channels, level))
-    module.depth_conv_pack(
-        channels,
-        [_address(part) for pair in zip(matrices, biases, strict=True) for part in pair],
-        [matrix.stride(0) for matrix in matrices],
-        _address(spatial),
-        _address(spatial_bias),
-        _address(packed),
-        level,
-    )
-    strides = (1, channels) if is_channels_last(x) else (height * width, 1)
-
-    module.depth_conv_block(
-        channels,
-        height,
-        width,
-        _address(x),
-        strides,
-        _address(out),
-        strides,
-        _address(packed),
-        _bands(x.shape[0], height),
-        torch.get_num_threads(),
-        level,
-    )
-    return out
+    return PackedDepthConv(weights, level)(x)
 
 
 def _rows(matrix: Tensor) -> Tensor:
@@ -274,7 +291,11 @@ def _rows(matrix: Tensor) -> Tensor:
 def _bands(images: int, height: int) -> list[tuple[int, int, int]]:
     """(image, first row, end): few, for each repeats some of its neighbours' work."""
     threads = torch.get_num_threads()
-    bands = 1 if threads == 1 or images >= 2 * threads else 2 * threads
+    if threads == 1 or images >= 2 * threads:
+        bands = 1
+    else:
+        # Two for each thread even out threads of unequal speed, where they have many rows.
+        bands = threads * (2 if height >= 4 * threads * _MIN_ROWS else 1)
     step = max(_MIN_ROWS, -(-height // bands))
     return [
         (image, start, min(start + step, height))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from icmh_rt.kernels import _cpu_codec, _cuda, _triton
+from icmh_rt.kernels._cpu_codec import PackedDepthConv as PackedDepthConv
 from icmh_rt.kernels._layout import empty_maps, is_channels_last, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icmh_rt.kernels.depth_conv_block import depth_conv_block
+from icmh_rt.kernels.depth_conv_block import PackedDepthConv, depth_conv_block
+from icmh_rt.models.kept_weights import KeptWeights
 from icmh_rt.models.swin import runs_in_tiles
 
 
@@ -98,6 +101,20 @@ class SlimDepthwise3x3(_Slimmable):
         return F.conv2d(x, weight, self._bias(width), padding=1, groups=len(weight))
 
 
+@dataclass(frozen=True, eq=False)
+class _Inference:
+    """A block's weights of one width, sliced and, once that is asked for, packed."""
+
+    weights: list[Tensor]
+
+    @cached_property
+    def on_cpu(self) -> PackedDepthConv:
+        return PackedDepthConv(self.weights)
+
+
+_KEPT: KeptWeights[_Inference] = KeptWeights()
+
+
 class DepthConvBlock(nn.Module):
     """Depth-conv block: mixing (1x1, depthwise 3x3, 1x1) and a gated pointwise FFN, both residual.
 
@@ -119,25 +136,35 @@ class DepthConvBlock(nn.Module):
 
     def forward(self, x: Tensor, width: int) -> Tensor:
         if runs_in_tiles(x):
-            arguments = x, *self._weights(width)
+            kept = self._kept(width)
+            name = depth_conv_block.chosen(x, *kept.weights)
+            if name == "cpu":
+                return kept.on_cpu(x)
             # Without a faster twin the form below beats the reference, which any device can run.
-            if depth_conv_block.chosen(*arguments) != "reference":
-                return depth_conv_block(*arguments)
+            if name != "reference":
+                return depth_conv_block(x, *kept.weights)
         mixed = self.mix_spatial(F.silu(self.mix_in(x, width)), width)
         x = x + self.mix_out(mixed, width)
         gated = F.silu(self.ffn_gate(x, width)) * self.ffn_value(x, width)
         return x + self.ffn_out(gated, width)
 
-    def _weights(self, width: int) -> list[Tensor]:
-        """All of the width, in the order of the fused op's arguments."""
-        weights = []
-        for layer in (
+    def _kept(self, width: int) -> _Inference:
+        layers = self._layers()
+        parameters = tuple(p for layer in layers for p in (layer.weight, layer.bias))
+        return _KEPT.get(self, width, parameters, lambda: _Inference(self._weights(width)))
+
+    def _layers(self) -> tuple[SlimPointwise | SlimDepthwise3x3, ...]:
+        """In the order of the fused op's arguments."""
+        return (
             self.mix_in,
             self.mix_spatial,
             self.mix_out,
             self.ffn_gate,
             self.ffn_value,
             self.ffn_out,
-        ):
-            weights += [layer.matrix(width), layer._bias(width)]
-        return weights
+        )
+
+    def _weights(self, width: int) -> list[Tensor]:
+        """All of the width, in the order of the fused op's arguments."""
+        layers = self._layers()
+        return [part for layer in layers for part in (layer.matrix(width), layer._bias(width))]

@@ -2,7 +2,7 @@
 
 So a machine that has features, from ``Decoder.features``, needs no picture::
 
-    onnx.save(remainder("FastestDet.onnx", ["AveragePool_229", "Concat_170"]), "rest.onnx")
+    onnx.save(remainder("FastestDet.onnx", ["Relu_250"]), "rest.onnx")
     rest = onnxruntime.InferenceSession("rest.onnx")
     outputs = rest.run(None, {name: f[None] for name, f in decoder.features(stream).items()})
 """
