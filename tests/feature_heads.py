@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from icmh_rt import bundle as bundles
-from icmh_rt.feature_files import TrainedFeatureHead
+from icmh_rt.backends.torch import TorchBackend
+from icmh_rt.feature_files import TrainedFeatureHead, save_feature_head
+from icmh_rt.models.adapter_places import CHILD
+from icmh_rt.models.adapters import attach_adapters, save_adapters
 from icmh_rt.models.feature_head import FeatureHead
 
 WIDTH, TASK = 0.25, "human"
+DETECTOR_LAYER = "Relu_250"
 OUTPUTS = (("neck.1", 5), ("onnx::Concat_708", 12))
 
 
@@ -26,3 +32,25 @@ def random_head(
     arrays = {k: v.detach().half().numpy() for k, v in module.state_dict().items()}
     head = TrainedFeatureHead(arrays, WIDTH, 24, 2, outputs, (96, 128), bundle.fingerprint_of(TASK))
     return replace(head, **changes)
+
+
+def detector_bundle(place: Path) -> Path:
+    """The default bundle with small random adapters for detection and a random head that gives
+    what `task_networks.write_detector`'s last shared layer would.
+    """
+    others = shutil.ignore_patterns(bundles.ADAPTERS, bundles.FEATURES)
+    folder = Path(shutil.copytree(bundles.find("default"), place / "bundle", ignore=others))
+    model = TorchBackend(bundles.load(), torch.device("cpu"), torch.float32)._model
+    if CHILD in dict(model.named_children()):
+        del model._modules[CHILD]
+    attach_adapters(model, "detection", middle=8)
+    save_adapters(model.half(), place / "adapters.safetensors", "detection")
+    bundles.add_adapters(folder, place / "adapters.safetensors")
+    head = random_head(
+        outputs=((DETECTOR_LAYER, 6),),
+        size=(64, 64),
+        latents=bundles.load(folder).fingerprint_of("detection"),
+    )
+    save_feature_head(place / "head.safetensors", "detection", head)
+    bundles.add_feature_head(folder, place / "head.safetensors")
+    return folder

@@ -64,16 +64,20 @@ class TaskNetwork(nn.Module):
 
         Gradients pass to ``images``.
         """
+        return self.observe(images)[0]
+
+    def observe(self, images: Tensor) -> tuple[dict[str, Tensor], list[Any]]:
+        """`features`, and what `run` gave of each part of the pictures."""
         inputs = self.preprocess(images)
-        parts = inputs.split(self.batch) if self.batch else (inputs,)
         found: list[dict[str, Tensor]] = []
-        for part in parts:
+        outputs = []
+        for part in inputs.split(self.batch) if self.batch else (inputs,):
             with self._watched() as seen:
-                self.run(part)
+                outputs.append(self.run(part))
             found.append(dict(seen))
         if len(found) == 1:
-            return found[0]
-        return {name: torch.cat([f[name] for f in found]) for name in found[0]}
+            return found[0], outputs
+        return {name: torch.cat([f[name] for f in found]) for name in found[0]}, outputs
 
     @contextmanager
     def _watched(self) -> Iterator[dict[str, Tensor]]:

@@ -91,6 +91,7 @@ class AdapterTrainer(TrainingRun):
             data.tiles,
             config.normalise,
             config.pixel_lambda,
+            config.task_lambda,
         )
         # Every step runs every adapter, and no buffer changes.
         options = DistributedDataParallelKwargs(broadcast_buffers=False)

@@ -61,6 +61,8 @@ class AdapterConfig:
     ... 100 and geometric between; one value for all. ``normalise``: whether each layer's squared
     difference is divided by the mean square of the original's feature; without, λ are in the
     features' units, as in the paper. ``pixel_lambda``: weight of 255² MSE beside it, 0 for none.
+    ``task_lambda``: weight beside it of the task itself, how far what the network says is from what
+    it says of the original: no labels either; 0 for none, as published.
     ``loss_exponent``: the loss of a crop is divided by (λ / largest λ) to this power, so that every
     quality pulls with like force. ``qualities``: range that is trained. ``quality_bias``: qualities
     are drawn as the range times u to this power; above 1, low ones more often. ``narrow_weight``:
@@ -80,6 +82,7 @@ class AdapterConfig:
     lambdas: tuple[float, ...] = (1.0,)
     normalise: bool = True
     pixel_lambda: float = 0.0
+    task_lambda: float = 0.0
     loss_exponent: float = 0.45
     qualities: tuple[int, int] = (MIN_QUALITY, MAX_QUALITY)
     quality_bias: float = 1.0
@@ -144,6 +147,11 @@ def from_dict(values: dict[str, Any]) -> AdapterConfig:
         ),
         (data.workers >= 0, f"data.workers must not be negative, got {data.workers}"),
         (config.optimizer.steps >= 1, f"steps must be at least 1, got {config.optimizer.steps}"),
+        (
+            config.pixel_lambda >= 0 and config.task_lambda >= 0,
+            f"pixel_lambda and task_lambda must not be negative, got {config.pixel_lambda} and "
+            f"{config.task_lambda}",
+        ),
         (config.middle >= 1, f"middle must be at least 1, got {config.middle}"),
         (
             bool(config.lambdas) and all(0.0 < v < math.inf for v in config.lambdas),

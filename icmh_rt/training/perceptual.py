@@ -8,6 +8,7 @@ intermediate features between the original and the decoded picture. No labels ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,15 @@ def feature_distortion(original: Tensor, decoded: Tensor, tiles: int, normalise:
     return of_tiles / (original.square().mean() + _TINY) if normalise else of_tiles
 
 
+def _tensor(outputs: list[Any]) -> Tensor:
+    """What the network said of all parts of the pictures."""
+    if not all(isinstance(output, Tensor) for output in outputs):
+        raise OptionError(
+            f"the network says a {type(outputs[0]).__name__}, not a tensor: leave task_lambda at 0"
+        )
+    return torch.cat(outputs)
+
+
 class PerceptualRateDistortion(nn.Module):
     """Runs codec and task network at several widths and sums ``weight · (bpp + λ · distortion)``.
 
@@ -81,6 +91,7 @@ class PerceptualRateDistortion(nn.Module):
         network: the task network.
         tiles: crops along a side of a picture that the network sees.
         normalise: see `AdapterConfig`. pixel_lambda: weight of 255² MSE in the distortion.
+        task_lambda: weight of how far what the network says is from what it says of the originals.
     """
 
     def __init__(
@@ -91,22 +102,28 @@ class PerceptualRateDistortion(nn.Module):
         tiles: int = 1,
         normalise: bool = True,
         pixel_lambda: float = 0.0,
+        task_lambda: float = 0.0,
     ) -> None:
         super().__init__()
         self.base, self.network, self.task = base, network, task
         self.tiles, self.normalise, self.pixel_lambda = tiles, normalise, pixel_lambda
+        self.task_lambda = task_lambda
 
     def distortion(self, images: Tensor, decoded: Tensor) -> Tensor:
         """``(N,)`` of crops ``(N, 3, H, W)``: the mean over the network's layers."""
         with torch.no_grad():
-            original = self.network.features(mosaic(images, self.tiles))
-        found = self.network.features(mosaic(decoded, self.tiles))
-        return torch.stack(
+            original, wanted = self.network.observe(mosaic(images, self.tiles))
+        found, said = self.network.observe(mosaic(decoded, self.tiles))
+        distortion = torch.stack(
             [
                 feature_distortion(original[name], found[name], self.tiles, self.normalise)
                 for name in original
             ]
         ).mean(0)
+        if self.task_lambda == 0.0:
+            return distortion
+        distance = self.network.output_distance(_tensor(wanted), _tensor(said))
+        return distortion + self.task_lambda * distance
 
     def forward_width(self, batch: Batch) -> AdapterOutcome:
         coded = self.base(batch.images, batch.quality, batch.width, self.task)

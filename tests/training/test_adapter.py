@@ -22,7 +22,7 @@ from task_networks import Tiny, write_detector  # noqa: E402
 from icmh_rt import cli  # noqa: E402
 from icmh_rt.backends.torch import TorchBackend  # noqa: E402
 from icmh_rt.bundle import load  # noqa: E402
-from icmh_rt.errors import TrainingError  # noqa: E402
+from icmh_rt.errors import OptionError, TrainingError  # noqa: E402
 from icmh_rt.models.adapters import adapter_parameters, load_adapters, use_task  # noqa: E402
 from icmh_rt.tasks import ModuleNetwork  # noqa: E402
 from icmh_rt.training import adapter, perceptual  # noqa: E402
@@ -295,6 +295,36 @@ def test_qualities_cover_the_range(images, tmp_path):
 
 
 # -- the loss --------------------------------------------------------------------------------------
+
+
+def test_the_task_itself_can_be_in_the_loss(images, tmp_path):
+    plain = _trainer(images, tmp_path / "plain")
+    with_task = _trainer(images, tmp_path / "task", task_lambda=3.0)
+    (batch, *_) = plain.batches(0)
+    network = plain.objective.network
+    decoded = (batch.images + 0.1).clamp(0, 1)
+    with torch.no_grad():
+        a = plain.objective.distortion(batch.images, decoded)
+        b = with_task.objective.distortion(batch.images, decoded)
+        said = network.run(batch.images), network.run(decoded)
+    wanted = 3.0 * ((said[1] - said[0]).square().mean() / said[0].square().mean())
+    assert wanted > 0 and torch.allclose(b - a, wanted.expand_as(a), rtol=1e-3)
+    with_task.run(until=2, progress=False)
+
+
+def test_the_task_in_the_loss_needs_one_tensor(images, tmp_path):
+    class Says(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Tiny()
+
+        def forward(self, x):
+            return {"scores": self.inner(x)}
+
+    config = from_dict(_values(images, tmp_path, task_lambda=1.0))
+    trainer = AdapterTrainer(config, network=ModuleNetwork(Says(), ["inner.head"]))
+    with pytest.raises(OptionError, match="says a dict, not a tensor"):
+        trainer.train_step()
 
 
 def test_lambdas_lie_geometrically_over_quality():
