@@ -47,11 +47,19 @@ class Coding(ABC):
     Attributes:
         flags: of the streams' headers.
         tables_z, tables_y: what codes the symbols of z and of y.
+        latent_stride: pixels of the image between positions of y.
     """
 
     flags: int = 0
     tables_z: Tables
     tables_y: Tables
+    latent_stride: int
+
+    def latent_origin(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(row, column) of the image's pixel where the first position's square begins; negative
+        where there is padding before the image.
+        """
+        return 0, 0
 
     @abstractmethod
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
@@ -119,6 +127,8 @@ def coding_of(bundle: CodecBundle, width: float, quality: int) -> Coding:
 class IntegerCoding(Coding):
     """Gained latents; h_s is an integer network."""
 
+    latent_stride = DEFAULT_LATENT_STRIDE
+
     def __init__(self, bundle: Bundle, tables: WidthTables, quality: int) -> None:
         self.tables_y = self.tables_z = bundle.tables
         self._config = bundle.config
@@ -182,12 +192,18 @@ class PublishedCoding(Coding):
     bottleneck codes z, and the reference path predicts y; without, the bottleneck codes y.
     """
 
+    latent_stride = LATENT_STRIDE
+
     def __init__(self, width: PublishedWidth, padding: Padding) -> None:
         self._width, self._padding = width, padding
         self._has_hyperprior = width.synthesis is not None
         self.flags = FLAG_REFERENCE_PATH if self._has_hyperprior else 0
         self.tables_z = width.tables
         self.tables_y = width.gaussian if self._has_hyperprior else width.tables
+
+    def latent_origin(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        row, column = self._padding.start(image_size)
+        return -row, -column
 
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
         return *self._shape(image_size, LATENT_STRIDE), self._width.latent_channels

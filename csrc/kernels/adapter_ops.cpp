@@ -1,30 +1,14 @@
 #include "kernels/adapter_ops.h"
 
 #include "kernels/adapter_ops_level.h"
+#include "kernels/level_loops.h"
 #include "kernels/thread_memory.h"
 
 namespace icmh::kernels {
 namespace {
 
 const AdapterOpsLevel& loops_of(KernelLevel level) {
-  switch (level) {
-#ifdef ICMH_SIMD_AMX
-    case KernelLevel::amx:
-      return kAdapterOpsAmx;
-#endif
-#ifdef ICMH_SIMD_X86
-    case KernelLevel::avx512:
-      return kAdapterOpsAvx512;
-    case KernelLevel::avx2:
-      return kAdapterOpsAvx2;
-#endif
-#ifdef ICMH_SIMD_NEON
-    case KernelLevel::neon:
-      return kAdapterOpsNeon;
-#endif
-    default:
-      return kAdapterOpsScalar;
-  }
+  ICMH_RETURN_LOOPS(level, kAdapterOps)
 }
 
 }  // namespace

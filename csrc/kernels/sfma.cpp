@@ -4,30 +4,14 @@
 #include <vector>
 
 #include "kernels/sfma_level.h"
+#include "kernels/level_loops.h"
 #include "kernels/thread_memory.h"
 
 namespace icmh::kernels {
 namespace {
 
 const SfmaLevel& loops_of(KernelLevel level) {
-  switch (level) {
-#ifdef ICMH_SIMD_AMX
-    case KernelLevel::amx:
-      return kSfmaAmx;
-#endif
-#ifdef ICMH_SIMD_X86
-    case KernelLevel::avx512:
-      return kSfmaAvx512;
-    case KernelLevel::avx2:
-      return kSfmaAvx2;
-#endif
-#ifdef ICMH_SIMD_NEON
-    case KernelLevel::neon:
-      return kSfmaNeon;
-#endif
-    default:
-      return kSfmaScalar;
-  }
+  ICMH_RETURN_LOOPS(level, kSfma)
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""Conventional codecs through Pillow, as anchors for the learned one.
+"""Conventional codecs through Pillow and its plugins, as anchors for the learned one.
 
 Every anchor encodes an RGB array to a complete file in memory (no metadata, so every byte counts)
 and decodes that file again. `SETTINGS` is exactly what is passed to `PIL.Image.save`, besides the
@@ -9,13 +9,18 @@ quality: what is not named there is Pillow's default.
 - `jpeg-optimized`: the same pixels, Huffman tables fitted to the image: a few percent smaller.
 - `webp`: lossy, method 4, what `image.save("x.webp", quality=q)` gives.
 - `webp-slow`: lossy, method 6, the encoder's most thorough search.
+- `avif`: what `image.save("x.avif", quality=q)` gives: 4:2:0, speed 6. In Pillow from 11.3 on.
+- `jxl`: JPEG XL, lossy, effort 7; by the plugin `pillow-jxl-plugin`, of the extra `eval`.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from types import MappingProxyType
 
 import numpy as np
@@ -31,21 +36,49 @@ SETTINGS: Mapping[str, tuple[str, Mapping[str, object]]] = MappingProxyType(
         "jpeg-optimized": ("JPEG", {"subsampling": "4:2:0", "optimize": True}),
         "webp": ("WEBP", {"method": 4}),
         "webp-slow": ("WEBP", {"method": 6}),
+        "avif": ("AVIF", {"subsampling": "4:2:0", "speed": 6}),
+        "jxl": ("JXL", {"effort": 7}),
     }
 )
 QUALITIES: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {"JPEG": tuple(range(5, 100, 5)), "WEBP": (1, *range(5, 101, 5))}
+    {
+        "JPEG": tuple(range(5, 100, 5)),
+        "WEBP": (1, *range(5, 101, 5)),
+        "AVIF": (1, *range(10, 91, 10), 95),
+        "JXL": (1, *range(10, 91, 10), 95),
+    }
 )
-FEATURE_OF_FORMAT = {"JPEG": "jpg", "WEBP": "webp"}
-LIBRARY_OF_FORMAT = {"JPEG": "libjpeg_turbo", "WEBP": "webp"}
+FEATURE_OF_FORMAT = {"JPEG": "jpg", "WEBP": "webp", "AVIF": "avif"}
+LIBRARY_OF_FORMAT = {"JPEG": "libjpeg_turbo", "WEBP": "webp", "AVIF": "avif"}
+JXL_PLUGIN, JXL_MODULE = "pillow-jxl-plugin", "pillow_jxl"
+REMEDIES = {
+    "AVIF": "pip install 'pillow>=11.3'",
+    "JXL": f"pip install {JXL_PLUGIN} (or 'icmh-rt[eval]')",
+}
+
+
+def is_installed(name: str) -> bool:
+    """Whether the codec of an anchor of `SETTINGS` can be used here."""
+    format = SETTINGS[name][0]
+    if format == "JXL":
+        return importlib.util.find_spec(JXL_MODULE) is not None
+    try:
+        return bool(features.check(FEATURE_OF_FORMAT[format]))
+    except ValueError:  # a Pillow that is older than the format
+        return False
+
+
+def installed() -> tuple[str, ...]:
+    """Every anchor that can be used here."""
+    return tuple(name for name in SETTINGS if is_installed(name))
 
 
 @dataclass(frozen=True)
 class PillowAnchor:
     """One row of `SETTINGS` as a source of streams for `icmh_rt.evaluation.rd.measure`.
 
-    Raises OptionError for an unknown name and BackendUnavailableError where this Pillow was built
-    without the codec.
+    Raises OptionError for an unknown name and BackendUnavailableError, which says what to install,
+    where this Pillow has no such codec.
     """
 
     name: str
@@ -54,9 +87,10 @@ class PillowAnchor:
     def __post_init__(self) -> None:
         if self.name not in SETTINGS:
             raise OptionError(f"unknown anchor {self.name!r}: choose from {', '.join(SETTINGS)}")
-        if not features.check(FEATURE_OF_FORMAT[self.format]):
+        if not is_installed(self.name):
+            remedy = REMEDIES.get(self.format, "install one that has it")
             raise BackendUnavailableError(
-                f"this Pillow has no {self.format}: install one that has it or drop {self.name!r}"
+                f"this Pillow has no {self.format}: {remedy}, or drop the anchor {self.name!r}"
             )
 
     @property
@@ -66,10 +100,14 @@ class PillowAnchor:
     @property
     def settings(self) -> dict[str, object]:
         """What was run, with the versions of the libraries that decide the bytes."""
-        library = features.version(LIBRARY_OF_FORMAT[self.format]) or "unknown"
+        if self.format == "JXL":
+            library = f"{JXL_PLUGIN} {metadata.version(JXL_PLUGIN)}"
+        else:
+            feature = LIBRARY_OF_FORMAT[self.format]
+            library = f"{feature} {features.version(feature) or 'unknown'}"
         return {
             "program": f"Pillow {PIL.__version__}",
-            "library": f"{LIBRARY_OF_FORMAT[self.format]} {library}",
+            "library": library,
             "format": self.format,
             **SETTINGS[self.name][1],
         }
@@ -93,6 +131,7 @@ class PillowCoder:
 
     def encode(self, image: np.ndarray) -> Encoded:
         target = io.BytesIO()
+        self._register()
         try:
             Image.fromarray(image).save(target, self.format, quality=self.quality, **self.options)
         except (OSError, ValueError) as error:  # for instance WebP's limit of 16383 pixels a side
@@ -101,5 +140,11 @@ class PillowCoder:
         return Encoded(target.getvalue())
 
     def decode(self, data: bytes) -> np.ndarray:
+        self._register()
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
+
+    def _register(self) -> None:
+        """Plugins are not found by Pillow itself, nor on a worker process."""
+        if self.format == "JXL":
+            importlib.import_module(JXL_MODULE)

@@ -7,20 +7,24 @@ or data, 2 usage.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from icmh_rt.errors import IcmhError, OptionError
-from icmh_rt.evaluation import plot, report, results, task_cli
+from icmh_rt.evaluation import csv_table, plot, published, report, results, task_cli
 from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
+from icmh_rt.evaluation.exhibits import Exhibit, rd_exhibits
 from icmh_rt.evaluation.options import (
+    add_list,
     add_outputs,
     check_outputs,
     figure_beside,
     parse_anchors,
     parse_jobs,
+    parse_published,
     parse_qualities,
     parse_widths,
 )
@@ -42,26 +46,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " and compare bytes and PSNR with anchors.",
     )
     rd.add_argument("--data", required=True, metavar="DIR", help="folder of images")
-    rd.add_argument(
+    add_list(
+        rd,
         "--widths",
-        type=parse_widths,
-        default=DEFAULT_WIDTHS,
-        metavar="W,...",
-        help="widths of this codec, or 'none' (default: %(default)s)",
+        parse_widths,
+        DEFAULT_WIDTHS,
+        metavar="W",
+        help="widths of this codec, or 'none'",
     )
-    rd.add_argument(
+    add_list(
+        rd,
         "--qualities",
-        type=parse_qualities,
-        default=DEFAULT_QUALITIES,
-        metavar="Q,...",
-        help="qualities 1-100; 'a,b,...,z' goes on in steps of b-a (default: %(default)s)",
+        parse_qualities,
+        DEFAULT_QUALITIES,
+        metavar="Q",
+        help="qualities 1-100; 'a,b,...,z' goes on in steps of b-a",
     )
-    rd.add_argument(
+    add_list(
+        rd,
         "--anchors",
-        type=parse_anchors,
-        default=DEFAULT_ANCHORS,
-        metavar="NAME,...",
-        help=f"from {', '.join(SETTINGS)}, or 'none' (default: %(default)s)",
+        parse_anchors,
+        DEFAULT_ANCHORS,
+        metavar="NAME",
+        help=f"from {', '.join(SETTINGS)}; 'all' that are installed, or 'none'",
+    )
+    add_list(
+        rd,
+        "--published",
+        parse_published,
+        "auto",
+        metavar="NAME",
+        help="CompressAI's published Kodak curves as references: from "
+        f"{', '.join(published.kodak())}, 'all' or 'none'; auto is three of them where the images "
+        "are Kodak's",
     )
     rd.add_argument(
         "--reference",
@@ -77,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=parse_jobs, default=1, metavar="N", help="processes (default: %(default)s)"
     )
     rd.add_argument("--json", metavar="F", help="write all figures; '-': to standard output")
+    rd.add_argument("--csv", metavar="F", help="write a row for every curve, quality and image")
     add_outputs(rd)
     rd.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -120,6 +138,9 @@ def _rate_distortion(arguments: argparse.Namespace) -> int:
                 f"{path} was measured on other images than those in {arguments.data}:"
                 " names, sizes and contents must agree"
             )
+    known = {curve.name for reference in references for curve in reference.curves}
+    named = published.references(arguments.published, records)
+    named = [curve for curve in named if curve.name not in known]
     progress = None if arguments.quiet else _progress()
     measured = measure(
         [*sources, *((anchor, anchor.qualities) for anchor in anchors)],
@@ -128,9 +149,13 @@ def _rate_distortion(arguments: argparse.Namespace) -> int:
         jobs=arguments.jobs,
         progress=progress,
     )
-    parts = [results.Results(tuple(measured)), *references]
+    parts = [results.Results((*measured, *named)), *references]
     merged = results.merge(parts, results.provenance(_command(arguments)))
-    _write(merged, arguments, arguments.title or Path(arguments.data).resolve().name)
+    exhibits: list[Exhibit] = []
+    if arguments.html:
+        shown = [*(source for source, _ in sources), *anchors]
+        exhibits = rd_exhibits(merged, shown, paths)
+    _write(merged, arguments, arguments.title or Path(arguments.data).resolve().name, exhibits)
     return 0
 
 
@@ -141,7 +166,12 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write(found: results.Results, arguments: argparse.Namespace, title: str) -> None:
+def _write(
+    found: results.Results,
+    arguments: argparse.Namespace,
+    title: str,
+    exhibits: Sequence[Exhibit] = (),
+) -> None:
     json_path = getattr(arguments, "json", None)
     if json_path:
         results.write_text(results.to_json(found), json_path)
@@ -150,7 +180,13 @@ def _write(found: results.Results, arguments: argparse.Namespace, title: str) ->
     if arguments.markdown:
         page = report.markdown(found, title, figure_beside(arguments))
         results.write_text(page, arguments.markdown)
-    if "-" not in (json_path, arguments.markdown):
+    csv_path = getattr(arguments, "csv", None)
+    if csv_path:
+        results.write_text(csv_table.to_csv(found), csv_path)
+    if arguments.html:
+        page = importlib.import_module("icmh_rt.reports").evaluation_page(found, title, exhibits)
+        results.write_text(page, arguments.html)
+    if "-" not in (json_path, csv_path, arguments.markdown, arguments.html):
         sys.stdout.write(report.table(found))
 
 
@@ -166,6 +202,8 @@ def _command(arguments: argparse.Namespace) -> str:
         parts.append("--widths none")
     parts.append("--anchors " + (",".join(arguments.anchors) or "none"))
     parts += [f"--reference {Path(path).name}" for path in arguments.reference]
+    if arguments.published is not None:
+        parts.append("--published " + (",".join(arguments.published) or "none"))
     if arguments.jobs != 1:
         parts.append(f"--jobs {arguments.jobs}")
     return " ".join(parts)

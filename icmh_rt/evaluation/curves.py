@@ -15,6 +15,7 @@ from itertools import pairwise
 from icmh_rt.errors import OptionError
 from icmh_rt.evaluation import metrics
 from icmh_rt.evaluation.bd import BdResult, bd_psnr, bd_rate
+from icmh_rt.evaluation.ms_ssim import decibels
 
 # What a stream may take over the model's own estimate, and what the quality range must cover.
 ESTIMATE_FACTOR_BAR, ESTIMATE_FACTOR_AIM, ESTIMATE_EXTRA_BYTES = 1.01, 1.003, 32
@@ -40,13 +41,15 @@ class Point:
     """A curve's mean over the images at one quality.
 
     bpp: mean of the images' bits per pixel.  psnr: mean of their PSNRs, dB (infinite if one is
-    lossless).  psnr_of_mean_mse: the other convention, None where it was not published.
+    lossless).  psnr_of_mean_mse: the other convention, None where it was not published.  ms_ssim:
+    mean of the images' MS-SSIM, None where it is not known of every image.
     """
 
     quality: float | None
     bpp: float
     psnr: float
     psnr_of_mean_mse: float | None = None
+    ms_ssim: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Curve:
     name: shown in tables.  kind: "codec", "anchor" or "published".  settings: what was run.
     qualities (Q,).  byte_counts, squared_errors: Q rows of one integer per image, or None for a
     published curve, which has `published` points instead.  estimated_bits: Q rows of the model's
-    own estimate, where it gives one.  encode_ms, decode_ms: Q medians over the images, wall clock.
+    own estimate, where it gives one.  ms_ssims: Q rows, None for an image too small to have one; or
+    None where it was not measured.  encode_ms, decode_ms: Q medians over the images, wall clock.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Curve:
     encode_ms: tuple[float, ...] | None = None
     decode_ms: tuple[float, ...] | None = None
     published: tuple[Point, ...] = field(default=())
+    ms_ssims: tuple[tuple[float | None, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("codec", "anchor", "published"):
@@ -78,7 +83,7 @@ class Curve:
             raise OptionError(f"curve {self.name!r} needs both bytes and squared errors, or none")
         if not self.has_images and not self.published:
             raise OptionError(f"curve {self.name!r} has no measurements")
-        for rows in (self.byte_counts, self.squared_errors, self.estimated_bits):
+        for rows in (self.byte_counts, self.squared_errors, self.estimated_bits, self.ms_ssims):
             if rows is None:
                 continue
             if len(rows) != len(self.qualities) or any(len(r) != len(self.images) for r in rows):
@@ -103,8 +108,9 @@ class Curve:
             return self.published
         samples = [image.samples for image in self.images]
         points = []
-        for quality, counts, errors in zip(
-            self.qualities, self.byte_counts, self.squared_errors, strict=True
+        similarities = self.ms_ssims or [(None,)] * len(self.qualities)
+        for quality, counts, errors, similar in zip(
+            self.qualities, self.byte_counts, self.squared_errors, similarities, strict=True
         ):
             rates = [
                 metrics.bits_per_pixel(n, image.height, image.width)
@@ -116,6 +122,7 @@ class Curve:
                     sum(rates) / len(rates),
                     metrics.mean_psnr(errors, samples),
                     metrics.psnr_of_mean_mse(errors, samples),
+                    None if None in similar else sum(similar) / len(similar),
                 )
             )
         return tuple(points)
@@ -143,6 +150,8 @@ class Comparison:
     rate, rate_akima (percent) and psnr (dB): of the mean curves, or None where `problem` says why
     there is none.  mean_image_rate: the mean of the single images' BD-rates, over `image_count` of
     the images (those whose curves overlap and are functions); None without such figures.
+    ms_ssim_rate: percent at equal MS-SSIM in decibels, of the mean curves; None where either curve
+    has no MS-SSIM or they share no interval.
     """
 
     test: str
@@ -153,6 +162,7 @@ class Comparison:
     mean_image_rate: float | None
     image_count: int
     problem: str | None = None
+    ms_ssim_rate: BdResult | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,27 @@ def compare(test: Curve, anchor: Curve) -> Comparison:
         results, problem = (None, None, None), str(error)
     per_image = _image_bd_rates(test, anchor)
     mean = sum(per_image) / len(per_image) if per_image else None
-    return Comparison(test.name, anchor.name, *results, mean, len(per_image), problem)
+    return Comparison(
+        test.name,
+        anchor.name,
+        *results,
+        mean,
+        len(per_image),
+        problem,
+        _ms_ssim_bd_rate(test, anchor),
+    )
+
+
+def _ms_ssim_bd_rate(test: Curve, anchor: Curve) -> BdResult | None:
+    values: list[list[float]] = []
+    for curve in (anchor, test):
+        known = [(p.bpp, decibels(p.ms_ssim)) for p in curve.points if p.ms_ssim is not None]
+        finite = [point for point in known if math.isfinite(point[1])]
+        values += [[rate for rate, _ in finite], [value for _, value in finite]]
+    try:
+        return bd_rate(*values, quantity="MS-SSIM")
+    except OptionError:
+        return None
 
 
 def _image_bd_rates(test: Curve, anchor: Curve) -> list[float]:

@@ -5,18 +5,59 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from icmh_rt.errors import IcmhError
-from icmh_rt.evaluation import plot
-from icmh_rt.evaluation.anchors import SETTINGS
+from icmh_rt.errors import IcmhError, OptionError
+from icmh_rt.evaluation import plot, published
+from icmh_rt.evaluation.anchors import SETTINGS, installed
+
+OUTPUTS = ("plot", "markdown", "html")
+
+
+class Listed(argparse.Action):
+    """Values with commas, spaces or both between them: `--widths 0.25,0.5 1.0`.
+
+    parse: takes the text with commas alone.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **rest: Any) -> None:
+        self._parse = rest.pop("parse")
+        super().__init__(option_strings, dest, nargs="+", **rest)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            setattr(namespace, self.dest, self._parse(",".join(v.strip(",") for v in values)))
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+
+
+def add_list(
+    parser: argparse.ArgumentParser,
+    name: str,
+    parse: Callable[[str], Any],
+    default: str,
+    **rest: Any,
+) -> None:
+    """An option of several values; its help names the default, in the form it is typed in."""
+    rest["help"] += f" (default: {default})"
+    parser.add_argument(name, action=Listed, parse=parse, default=parse(default), **rest)
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Where figure and page go."""
+    """Where figure and pages go."""
     parser.add_argument("--plot", metavar="F", help="draw the curves (.svg, .png or .pdf)")
     parser.add_argument("--markdown", metavar="F", help="write a page with tables and the figure")
+    parser.add_argument(
+        "--html", metavar="F", help="write one page with everything in it, for a browser"
+    )
     parser.add_argument("--title", help="title of page and figure (default: the folder's name)")
 
 
@@ -24,7 +65,10 @@ def check_outputs(arguments: argparse.Namespace) -> None:
     """Refuse what could not be written, before time is spent measuring."""
     if arguments.plot:
         plot.require(arguments.plot)
-    for path in (getattr(arguments, "json", None), arguments.plot, arguments.markdown):
+    paths = [getattr(arguments, name, None) for name in ("json", "csv", *OUTPUTS)]
+    if paths.count("-") > 1:
+        raise OptionError("more than one output is '-': standard output takes only one")
+    for path in paths:
         if path and path != "-" and not Path(path).resolve().parent.is_dir():
             raise IcmhError(f"cannot write {path}: its folder does not exist")
 
@@ -75,12 +119,25 @@ def parse_widths(text: str) -> tuple[float, ...]:
 
 
 def parse_anchors(text: str) -> tuple[str, ...]:
-    """'jpeg,webp' to distinct anchor names; 'none' to ()."""
+    """'jpeg,webp' to distinct anchor names; 'none' to (), 'all' to those that are installed."""
+    return installed() if text == "all" else _names(text, tuple(SETTINGS), "anchor")
+
+
+def parse_published(text: str) -> tuple[str, ...] | None:
+    """Names of published curves; 'none' to (), 'all' to all, 'auto' to None."""
+    known = tuple(published.kodak())
+    if text in ("auto", "all"):
+        return known if text == "all" else None
+    return _names(text, known, "published curve")
+
+
+def _names(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
     names = () if text == "none" else tuple(dict.fromkeys(n.strip() for n in text.split(",")))
     for name in names:
-        if name not in SETTINGS:
-            known = ", ".join(SETTINGS)
-            raise argparse.ArgumentTypeError(f"unknown anchor {name!r}: choose from {known}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(
+                f"unknown {what} {name!r}: choose from {', '.join(known)}"
+            )
     return names
 
 

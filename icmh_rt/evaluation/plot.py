@@ -29,7 +29,7 @@ def require(path: str | os.PathLike[str]) -> None:
     if Path(path).suffix.lower() not in SUFFIXES:
         raise OptionError(f"cannot draw {path}: the name must end in {', '.join(SUFFIXES)}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise BackendUnavailableError("figures need matplotlib: pip install 'icmh-rt[dev]'")
+        raise BackendUnavailableError("figures need matplotlib: pip install 'icmh-rt[eval]'")
 
 
 def draw(results: Results, path: str | os.PathLike[str], title: str) -> None:

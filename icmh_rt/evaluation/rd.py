@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -27,7 +27,11 @@ from icmh_rt.bitstream import BASE_TASK, read_header
 from icmh_rt.errors import IcmhError, ImageError, OptionError
 from icmh_rt.evaluation.curves import Curve, ImageRecord
 from icmh_rt.evaluation.metrics import squared_error
+from icmh_rt.evaluation.ms_ssim import ms_ssim
 from icmh_rt.images import load_image
+
+if TYPE_CHECKING:
+    from icmh_rt.codec import EncodeReport
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -117,9 +121,13 @@ class CodecCoder:
         self._decoder = Decoder(**common)
 
     def encode(self, image: np.ndarray) -> Encoded:
-        detailed = self._encoder.encode_detailed(image)
+        detailed = self.detailed(image)
         details = {"fingerprint": read_header(detailed.data).fingerprint}
         return Encoded(detailed.data, float(detailed.estimated_bits), details)
+
+    def detailed(self, image: np.ndarray) -> EncodeReport:
+        """The stream with its symbols and what coded them."""
+        return self._encoder.encode_detailed(image)
 
     def decode(self, data: bytes) -> np.ndarray:
         return self._decoder.decode(data)
@@ -172,13 +180,14 @@ class _Row:
     byte_counts: tuple[int, ...]
     squared_errors: tuple[int, ...]
     estimated_bits: tuple[float, ...] | None
+    ms_ssims: tuple[float | None, ...]
     encode_ms: float
     decode_ms: float
     details: dict[str, object]
 
 
 def _run_task(task: _Task) -> _Row:
-    counts, errors, estimates, encode_s, decode_s = [], [], [], [], []
+    counts, errors, estimates, similarities, encode_s, decode_s = [], [], [], [], [], []
     details: dict[str, object] = {}
     coder = task.source.open(task.quality)
     for path in task.paths:
@@ -196,6 +205,8 @@ def _run_task(task: _Task) -> _Row:
         details.update(encoded.details)
         counts.append(len(encoded.data))
         errors.append(squared_error(image, decoded))
+        similar = ms_ssim(image, decoded)
+        similarities.append(None if similar is None else round(similar, 7))
         bits = encoded.estimated_bits
         estimates.append(None if bits is None else round(bits, 1))
         encode_s.append(middle - start)
@@ -204,6 +215,7 @@ def _run_task(task: _Task) -> _Row:
         tuple(counts),
         tuple(errors),
         None if None in estimates else tuple(estimates),
+        tuple(similarities),
         round(1e3 * statistics.median(encode_s), 2),
         round(1e3 * statistics.median(decode_s), 2),
         details,
@@ -253,6 +265,7 @@ def measure(
                 estimated_bits=None if None in estimates else tuple(estimates),
                 encode_ms=tuple(row.encode_ms for row in part) if timed else None,
                 decode_ms=tuple(row.decode_ms for row in part) if timed else None,
+                ms_ssims=tuple(row.ms_ssims for row in part),
             )
         )
     return curves

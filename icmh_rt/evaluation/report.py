@@ -23,24 +23,34 @@ POINT_HEADS = (
     "bpp",
     "PSNR dB",
     "PSNR of mean MSE",
+    "MS-SSIM",
     "bytes/estimate",
     "enc ms",
     "dec ms",
 )
-BD_HEADS = ("curve", "against", "BD-rate %", "Akima %", "mean of images %", "BD-PSNR dB", "over dB")
+BD_HEADS = (
+    "curve",
+    "against",
+    "BD-rate %",
+    "Akima %",
+    "mean of images %",
+    "BD-PSNR dB",
+    "over dB",
+    "MS-SSIM BD-rate %",
+)
 CHECK_HEADS = ("curve", "rate rises", "images", "span", "bytes/estimate", "worst extra bytes")
 
 
 def table(results: Results) -> str:
     """Plain text: the points of every curve, then Bjontegaard deltas, then checks."""
-    blocks = [f"{_describe_images(results)}; every figure is a mean over the images."]
+    blocks = [f"{describe_images(results)}; every figure is a mean over the images."]
     for curve in results.curves:
-        blocks.append(f"{curve.name} ({_settings(curve)})\n{align(_point_table(curve))}")
+        blocks.append(f"{curve.name} ({_settings(curve)})\n{align(point_table(curve))}")
     if results.comparisons:
-        notes = _notes(results.comparisons)
-        blocks.append("\n".join([align([BD_HEADS, *_bd_rows(results.comparisons)]), *notes]))
+        lines = [align([BD_HEADS, *bd_rows(results.comparisons)]), *notes(results.comparisons)]
+        blocks.append("\n".join(lines))
     if results.checks:
-        blocks.append(align([CHECK_HEADS, *_check_rows(results.checks)]))
+        blocks.append(align([CHECK_HEADS, *check_rows(results.checks)]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -51,7 +61,7 @@ def markdown(results: Results, title: str, figure: str | None = None) -> str:
     """
     lines = page_head(title, results.provenance)
     lines += [
-        f"{_describe_images(results)}. Rates are real bytes, headers included; every figure is a"
+        f"{describe_images(results)}. Rates are real bytes, headers included; every figure is a"
         " mean over the images. Conventions: see README.md in this folder.",
         "",
     ]
@@ -59,13 +69,17 @@ def markdown(results: Results, title: str, figure: str | None = None) -> str:
         lines += [f"![Rate-distortion curves]({figure})", ""]
     if results.comparisons:
         lines += ["## Bjøntegaard deltas", ""]
-        lines += ["Negative BD-rates are fewer bits at the same PSNR.", ""]
-        lines += [*markdown_table(BD_HEADS, _bd_rows(results.comparisons)), ""]
-        notes = _notes(results.comparisons)
-        lines += [*(f"- {note}" for note in notes), *([""] if notes else [])]
+        lines += [
+            "Negative BD-rates are fewer bits at the same PSNR, or, in the last column, at the same"
+            " MS-SSIM in decibels.",
+            "",
+        ]
+        lines += [*markdown_table(BD_HEADS, bd_rows(results.comparisons)), ""]
+        remarks = notes(results.comparisons)
+        lines += [*(f"- {remark}" for remark in remarks), *([""] if remarks else [])]
     if results.checks:
         lines += ["## Rate over quality, and against the model's estimate", ""]
-        lines += [*markdown_table(CHECK_HEADS, _check_rows(results.checks)), ""]
+        lines += [*markdown_table(CHECK_HEADS, check_rows(results.checks)), ""]
         lines += [
             "Bars: the mean rate rises strictly; the span is at least"
             f" {SPAN_BAR:g} x (aim {SPAN_AIM:g} x); every stream has at most"
@@ -76,7 +90,7 @@ def markdown(results: Results, title: str, figure: str | None = None) -> str:
         ]
     lines += ["## Points", ""]
     for curve in results.curves:
-        heads, *rows = _point_table(curve)
+        heads, *rows = point_table(curve)
         lines += [f"### {curve.name}", "", _settings(curve), ""]
         lines += [*markdown_table(heads, rows), ""]
     return "\n".join(lines)
@@ -96,7 +110,8 @@ def page_head(title: str, origin: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _describe_images(results: Results) -> str:
+def describe_images(results: Results) -> str:
+    """How many images, of which size."""
     images = results.images
     sizes = sorted({f"{max(i.width, i.height)}x{min(i.width, i.height)}" for i in images})
     shown = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
@@ -115,7 +130,7 @@ def _number(value: float | None, digits: int, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def _point_table(curve: Curve) -> list[list[str]]:
+def point_table(curve: Curve) -> list[list[str]]:
     """Heads and rows, without the columns that have no value in any row."""
     rows = _point_rows(curve)
     kept = [i for i in range(len(POINT_HEADS)) if any(row[i] != "-" for row in rows)]
@@ -135,6 +150,7 @@ def _point_rows(curve: Curve) -> list[list[str]]:
                 _number(point.bpp, 4),
                 _number(point.psnr, 3),
                 _number(point.psnr_of_mean_mse, 3),
+                _number(point.ms_ssim, 5),
                 _number(ratio, 4),
                 _number(curve.encode_ms[index] if curve.encode_ms else None, 1),
                 _number(curve.decode_ms[index] if curve.decode_ms else None, 1),
@@ -143,7 +159,8 @@ def _point_rows(curve: Curve) -> list[list[str]]:
     return rows
 
 
-def _bd_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
+def bd_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
+    """A row of `BD_HEADS` for every comparison."""
     rows = []
     for item in comparisons:
         mean = _number(item.mean_image_rate, 2, sign=True)
@@ -159,23 +176,25 @@ def _bd_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
                 mean if mean == "-" else f"{mean} ({item.image_count})",
                 _number(item.psnr.value if item.psnr else None, 2, sign=True),
                 span,
+                _number(item.ms_ssim_rate.value if item.ms_ssim_rate else None, 2, sign=True),
             ]
         )
     return rows
 
 
-def _notes(comparisons: Sequence[Comparison]) -> list[str]:
+def notes(comparisons: Sequence[Comparison]) -> list[str]:
     """One line per comparison that could not be made, or needs a warning."""
-    notes = []
+    lines = []
     for item in comparisons:
         found = [item.problem] if item.problem else []
         for result in (item.rate, item.psnr):
             found += [w for w in (result.warnings if result else ()) if w not in found]
-        notes += [f"{item.test} against {item.anchor}: {text}" for text in found]
-    return notes
+        lines += [f"{item.test} against {item.anchor}: {text}" for text in found]
+    return lines
 
 
-def _check_rows(checks: Sequence[Checks]) -> list[list[str]]:
+def check_rows(checks: Sequence[Checks]) -> list[list[str]]:
+    """A row of `CHECK_HEADS` for every curve checked."""
     return [
         [
             item.name,

@@ -1,9 +1,9 @@
 """A set of measured curves with where they came from, and its JSON form.
 
-Schema `icmh_rt.rate_distortion`, version 1. Raw figures (bytes and squared error of every image)
-are what is read back; points, comparisons and checks are written for other programs to use, and
-computed anew when a file is loaded. JSON has no infinity: a PSNR of null beside a squared error of
-0 means that the image was reproduced exactly.
+Schema `icmh_rt.rate_distortion`, version 1. Raw figures (bytes, squared error and, where it was
+measured, MS-SSIM of every image) are what is read back; points, comparisons and checks are written
+for other programs to use, and computed anew when a file is loaded. JSON has no infinity: a PSNR of
+null beside a squared error of 0 means that the image was reproduced exactly.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from icmh_rt._files import replace_file
 from icmh_rt.errors import IcmhError, OptionError
+from icmh_rt.evaluation import bd
 from icmh_rt.evaluation.curves import (
     Checks,
     Comparison,
@@ -83,7 +84,7 @@ class Results:
 def provenance(command: str) -> dict[str, object]:
     """Where figures come from: the command, the date (UTC), library versions, the machine."""
     versions = {"python": platform.python_version()}
-    for package in ("icmh-rt", "numpy", "pillow", "torch"):
+    for package in ("icmh-rt", "numpy", "pillow", "torch", *[bd.PACKAGE] * bd.package_is_used()):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -143,6 +144,8 @@ def _curve_to_dict(curve: Curve) -> dict[str, object]:
         result["squared_errors"] = curve.squared_errors
     if curve.estimated_bits is not None:
         result["estimated_bits"] = curve.estimated_bits
+    if curve.ms_ssims is not None:
+        result["ms_ssims"] = curve.ms_ssims
     for key in ("encode_ms", "decode_ms"):
         values = getattr(curve, key)
         if values is not None:
@@ -219,6 +222,7 @@ def _curve_from_dict(curve: dict, images: tuple[ImageRecord, ...]) -> Curve:
         byte_counts=rows("byte_counts"),
         squared_errors=rows("squared_errors"),
         estimated_bits=rows("estimated_bits"),
+        ms_ssims=rows("ms_ssims"),
         encode_ms=values("encode_ms"),
         decode_ms=values("decode_ms"),
         published=published,

@@ -7,12 +7,14 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icmh_rt.bitstream import BASE_TASK
 from icmh_rt.errors import BackendUnavailableError, OptionError
 from icmh_rt.evaluation import results
 from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
 from icmh_rt.evaluation.options import (
+    add_list,
     add_outputs,
     check_outputs,
     figure_beside,
@@ -23,8 +25,17 @@ from icmh_rt.evaluation.options import (
 from icmh_rt.evaluation.rd import CodecSource, Source
 from icmh_rt.feature_files import TrainedFeatureHead
 
+if TYPE_CHECKING:
+    from icmh_rt.evaluation.exhibits import Exhibit
+    from icmh_rt.evaluation.task_curves import TaskResults
+
 TASKS = ("classification", "detection", "segmentation")
-ANCHOR_QUALITIES = {"JPEG": (2, 5, 10, 15, 20, 30, 50, 75), "WEBP": (0, 5, 10, 20, 30, 50, 75)}
+ANCHOR_QUALITIES = {
+    "JPEG": (2, 5, 10, 15, 20, 30, 50, 75),
+    "WEBP": (0, 5, 10, 20, 30, 50, 75),
+    "AVIF": (5, 15, 25, 35, 45, 55, 65, 75),
+    "JXL": (1, 5, 10, 20, 30, 50, 75),
+}
 
 Progress = Callable[[int, int, str], None]
 
@@ -62,22 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", type=int, default=0, help="of segmentation: labels from it on are void"
     )
-    parser.add_argument(
-        "--widths", type=parse_widths, default="1.0", metavar="W,...", help="(default: %(default)s)"
-    )
-    parser.add_argument(
+    add_list(parser, "--widths", parse_widths, "1.0", metavar="W", help="of this codec, or 'none'")
+    add_list(
+        parser,
         "--qualities",
-        type=parse_qualities,
-        default="1,8,16,25,35,50",
-        metavar="Q,...",
-        help="1-100; 'a,b,...,z' goes on in steps of b-a (default: %(default)s)",
+        parse_qualities,
+        "1,8,16,25,35,50",
+        metavar="Q",
+        help="1-100; 'a,b,...,z' goes on in steps of b-a",
     )
-    parser.add_argument(
+    add_list(
+        parser,
         "--anchors",
-        type=parse_anchors,
-        default="jpeg,webp",
-        metavar="NAME,...",
-        help=f"from {', '.join(SETTINGS)}, or 'none' (default: %(default)s)",
+        parse_anchors,
+        "jpeg,webp",
+        metavar="NAME",
+        help=f"from {', '.join(SETTINGS)}; 'all' that are installed, or 'none'",
     )
     parser.add_argument(
         "--reduce",
@@ -104,7 +115,7 @@ def run(arguments: argparse.Namespace, progress: Callable[[], Progress]) -> int:
     from icmh_rt.evaluation import task_curves, task_report
 
     check_outputs(arguments)
-    found = _measure(arguments, None if arguments.quiet else progress())
+    found, exhibits = _measure(arguments, None if arguments.quiet else progress())
     title = arguments.title or f"{arguments.task} on {Path(arguments.data).resolve().name}"
     if arguments.json:
         results.write_text(task_curves.to_json(found), arguments.json)
@@ -113,13 +124,20 @@ def run(arguments: argparse.Namespace, progress: Callable[[], Progress]) -> int:
     if arguments.markdown:
         page = task_report.markdown(found, title, figure_beside(arguments))
         results.write_text(page, arguments.markdown)
-    if "-" not in (arguments.json, arguments.markdown):
+    if arguments.html:
+        page = importlib.import_module("icmh_rt.reports").task_page(found, title, exhibits)
+        results.write_text(page, arguments.html)
+    if "-" not in (arguments.json, arguments.markdown, arguments.html):
         sys.stdout.write(task_report.table(found))
     return 0
 
 
-def _measure(arguments: argparse.Namespace, progress: Progress | None):
+def _measure(
+    arguments: argparse.Namespace, progress: Progress | None
+) -> tuple[TaskResults, list[Exhibit]]:
+    """The curves, and pictures to look at where a page is wanted."""
     from icmh_rt.evaluation import task_run
+    from icmh_rt.evaluation.exhibits import task_exhibits
     from icmh_rt.evaluation.task_curves import TaskResults
 
     try:
@@ -134,22 +152,27 @@ def _measure(arguments: argparse.Namespace, progress: Progress | None):
     )
     count = arguments.limit or len(samples.paths)
     paths, truths = samples.paths[:count], samples.truths[:count]
+    sources = _sources(arguments)
+    prepare = [data.reducer(network)] if arguments.reduce else []
     curves = task_run.measure(
-        _sources(arguments),
+        sources,
         paths,
         truths,
         data.predictor(arguments.task, network),
         samples.metric,
         progress,
-        *([data.reducer(network)] if arguments.reduce else []),
+        *prepare,
     )
-    return TaskResults(
+    found = TaskResults(
         arguments.task,
         samples.metric().figures[0],
         tuple(curves),
         task_run.digest(paths),
         results.provenance(_command(arguments)),
     )
+    if not arguments.html:
+        return found, []
+    return found, task_exhibits(found, [source for source, _ in sources], paths, *prepare)
 
 
 def _sources(arguments: argparse.Namespace) -> list[tuple[Source, tuple[int, ...]]]:

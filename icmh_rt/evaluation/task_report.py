@@ -24,10 +24,10 @@ def table(results: TaskResults) -> str:
     """Plain text: every curve's points, then the deltas."""
     blocks = [f"{results.task}, {len(results.images)} pictures; rates are of whole files."]
     for curve in results.curves:
-        blocks.append(f"{curve.name}\n{align(_points(curve))}")
+        blocks.append(f"{curve.name}\n{align(point_table(curve))}")
     if results.comparisons:
-        blocks.append(align([COMPARISON_HEADS, *_comparisons(results)]))
-        blocks += _notes(results)
+        blocks.append(align([COMPARISON_HEADS, *comparison_rows(results)]))
+        blocks += notes(results)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -48,13 +48,13 @@ def markdown(results: TaskResults, title: str, figure: str | None = None) -> str
             f"At equal {NAMES.get(results.figure, results.figure)}, of curves made to rise "
             "(isotonic regression). Negative BD-rates are fewer bits.",
             "",
-            *markdown_table(COMPARISON_HEADS, _comparisons(results)),
+            *markdown_table(COMPARISON_HEADS, comparison_rows(results)),
             "",
-            *(f"- {note}" for note in _notes(results)),
+            *(f"- {note}" for note in notes(results)),
             "",
         ]
     for curve in results.curves:
-        heads, *rows = _points(curve)
+        heads, *rows = point_table(curve)
         lines += [f"## {curve.name}", "", *markdown_table(heads, rows), ""]
     return "\n".join(lines)
 
@@ -105,7 +105,8 @@ def draw(results: TaskResults, path: str | os.PathLike[str], title: str) -> None
     save(figure, path)
 
 
-def _points(curve: TaskCurve) -> list[tuple[str, ...]]:
+def point_table(curve: TaskCurve) -> list[tuple[str, ...]]:
+    """Heads and rows."""
     figures = list(curve.points[0].figures)
     heads = ("quality", "bpp", *(f"{NAMES.get(name, name)} %" for name in figures))
     return [
@@ -121,7 +122,8 @@ def _points(curve: TaskCurve) -> list[tuple[str, ...]]:
     ]
 
 
-def _comparisons(results: TaskResults) -> list[tuple[str, ...]]:
+def comparison_rows(results: TaskResults) -> list[tuple[str, ...]]:
+    """A row of `COMPARISON_HEADS` for every comparison."""
     return [
         (
             found.test,
@@ -138,11 +140,12 @@ def _value(result: BdResult | None, form: str) -> str:
     return "none" if result is None else format(result.value, form)
 
 
-def _notes(results: TaskResults) -> list[str]:
-    notes = []
+def notes(results: TaskResults) -> list[str]:
+    """One line per comparison that could not be made, or needs a warning."""
+    lines = []
     for found in results.comparisons:
         said = [found.problem] if found.problem else []
         said += found.rate.warnings if found.rate else ()
         if said:
-            notes.append(f"{found.test} against {found.anchor}: {'; '.join(said)}")
-    return notes
+            lines.append(f"{found.test} against {found.anchor}: {'; '.join(said)}")
+    return lines

@@ -229,6 +229,10 @@ class Tables:
         Raises:
             OptionError: as in `encode`.
         """
+        return float(np.sum(self.symbol_bits(symbols, indexes)))
+
+    def symbol_bits(self, symbols: ArrayLike, indexes: ArrayLike) -> np.ndarray:
+        """Return the information of each symbol, float64 of their shape; arguments as `bits`."""
         values, rows = _arrays.take_planes(symbols, indexes)
         _arrays.check_indexes(indexes, self.num_tables)
         values = values.astype(np.int64)
@@ -239,11 +243,12 @@ class Tables:
         escaped = (above < 0) | (above >= counts)
         intervals = np.where(escaped, counts, above)
         frequencies = self.cdfs[rows, intervals + 1].astype(np.float64) - self.cdfs[rows, intervals]
-        table_bits = float(np.sum(self.precision - np.log2(frequencies)))
+        bits = np.asarray(self.precision - np.log2(frequencies))
         distances = np.where(above < 0, -1 - above, above - counts)[escaped]
         # frexp's exponent is the bit length, exactly, for integers below 2**53.
         lengths = np.frexp((distances + 1).astype(np.float64))[1]
-        return table_bits + 2.0 * float(np.sum(lengths))
+        bits[escaped] += 2.0 * lengths
+        return bits.reshape(np.shape(symbols))
 
     def _native(self) -> Any:
         """The compiled form, built on first use: parsing tables must not need the module."""

@@ -8,10 +8,11 @@ from evaluation_fakes import photograph
 from PIL import Image, features
 
 from icmh_rt.errors import BackendUnavailableError, IcmhError, OptionError
-from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor
+from icmh_rt.evaluation import anchors
+from icmh_rt.evaluation.anchors import SETTINGS, PillowAnchor, installed
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", installed())
 def test_an_anchor_codes_an_image_of_odd_size(name):
     image = photograph(1, 33, 41)
     coder = PillowAnchor(name).open(60)
@@ -53,6 +54,41 @@ def test_a_pillow_without_webp_is_reported(monkeypatch):
     monkeypatch.setattr(features, "check", lambda feature: feature != "webp")
     with pytest.raises(BackendUnavailableError, match="no WEBP"):
         PillowAnchor("webp")
+
+
+def test_avif_and_jxl_are_known_and_tested_where_they_can_be_installed():
+    assert {"jpeg", "webp", "avif", "jxl"} <= set(SETTINGS)
+    assert "jpeg" in installed() and "webp" in installed()
+
+
+@pytest.mark.parametrize(
+    "name, remedy",
+    [("avif", r"pip install 'pillow>=11.3'"), ("jxl", "pip install pillow-jxl-plugin")],
+)
+def test_what_is_not_installed_says_how_to_get_it(monkeypatch, name, remedy):
+    monkeypatch.setattr(anchors, "is_installed", lambda anchor: anchor != name)
+    assert name not in installed()
+    with pytest.raises(BackendUnavailableError, match=remedy) as caught:
+        PillowAnchor(name)
+    assert "\n" not in str(caught.value) and f"drop the anchor '{name}'" in str(caught.value)
+
+
+def test_a_pillow_older_than_avif_has_none(monkeypatch):
+    def check(feature):
+        if feature == "avif":
+            raise ValueError("Unknown feature avif.")
+        return True
+
+    monkeypatch.setattr(features, "check", check)
+    assert not anchors.is_installed("avif")
+
+
+@pytest.mark.parametrize("name", [n for n in ("avif", "jxl") if n in installed()])
+def test_more_quality_is_more_bytes(name):
+    sizes = [len(PillowAnchor(name).open(q).encode(photograph(4)).data) for q in (5, 50, 95)]
+    assert sizes == sorted(set(sizes))
+    settings = PillowAnchor(name).settings
+    assert settings["library"].split()[-1][0].isdigit() and settings["format"] == name.upper()
 
 
 def test_an_image_that_the_format_cannot_hold_is_one_clear_error():

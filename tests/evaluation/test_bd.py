@@ -91,6 +91,34 @@ def test_the_published_package_gives_the_same(method, rate, psnr):
     assert bd.bd_psnr(*JPEG, *LEARNED, method).value == pytest.approx(psnr, abs=1e-9)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("count", [2, 3, 4, 9])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_package_and_the_own_integral_agree(method, count, seed, monkeypatch):
+    pytest.importorskip("bjontegaard", reason="the package comes with icmh-rt[eval]")
+    generator = np.random.default_rng(seed)
+    curves = []
+    for more in (0, seed):  # of different lengths
+        rates = np.cumsum(generator.uniform(0.05, 0.5, count + more))
+        curves += [rates, 25 + 6 * np.log(1 + 4 * rates) + generator.normal(0, 0.01, len(rates))]
+    values = {}
+    for used in (True, False):
+        monkeypatch.setattr(bd, "package_is_used", lambda used=used: used)
+        values[used] = [f(*curves, method).value for f in (bd.bd_rate, bd.bd_psnr)]
+    assert values[True] == pytest.approx(values[False], rel=1e-9, abs=1e-9)
+
+
+def test_the_package_is_what_gives_the_figures_where_it_is_installed(monkeypatch):
+    package = pytest.importorskip("bjontegaard", reason="the package comes with icmh-rt[eval]")
+    monkeypatch.setattr(package, "bd_linear", lambda *_, **__: np.log(1.5))
+    assert bd.bd_rate(*JPEG, *LEARNED).value == pytest.approx(50.0)
+
+
+def test_messages_name_the_quantity():
+    with pytest.raises(OptionError, match="share no interval of MS-SSIM"):
+        bd.bd_rate([1, 2], [20, 21], [1, 2], [30, 31], quantity="MS-SSIM")
+
+
 @given(
     st.lists(st.tuples(st.floats(0.01, 5), st.floats(-9, 9)), min_size=2, max_size=7),
     st.floats(0, 0.45),

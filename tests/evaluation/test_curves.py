@@ -36,6 +36,24 @@ def test_a_curve_scaled_in_bytes_has_that_bd_rate_overall_and_per_image():
     assert (result.test, result.anchor) == ("codec", "anchor")
 
 
+def test_ms_ssim_is_compared_where_both_curves_have_it():
+    similar = ((0.9, 0.91), (0.95, 0.96), (0.98, 0.98))
+    counts, errors = typical().byte_counts, typical().squared_errors
+    ours = curve(counts, errors, ms_ssims=similar)
+    doubled = tuple(tuple(2 * n for n in row) for row in counts)
+    theirs = curve(doubled, errors, "anchor", ms_ssims=similar)
+    assert ours.points[0].ms_ssim == pytest.approx(0.905)
+    assert compare(ours, theirs).ms_ssim_rate.value == pytest.approx(-50.0)
+    assert compare(ours, typical()).ms_ssim_rate is None
+    one_missing = curve(counts, errors, "anchor", ms_ssims=((0.9, None), *similar[1:]))
+    assert one_missing.points[0].ms_ssim is None
+    assert compare(ours, one_missing).ms_ssim_rate is not None  # over the points that have it
+    lossless = curve(counts, errors, "anchor", ms_ssims=((0.9, 0.9), (0.95, 0.96), (1.0, 1.0)))
+    assert compare(lossless, ours).ms_ssim_rate.warnings[-1].startswith("tested curve has only 2")
+    with pytest.raises(OptionError, match="3 rows of 2"):
+        curve(counts, errors, ms_ssims=((0.9, 0.9),))
+
+
 def test_a_lossless_point_is_left_out_of_the_deltas():
     counts, errors = typical().byte_counts, typical().squared_errors
     more = curve((*counts, (900, 1500)), (*errors, (0, 5000)))

@@ -10,6 +10,7 @@ import pytest
 
 from icmh_rt.evaluation import cli
 from icmh_rt.evaluation.__main__ import main
+from icmh_rt.evaluation.anchors import installed
 
 
 def rd(folder, *options: str) -> int:
@@ -23,6 +24,7 @@ def test_measures_widths_and_anchors_and_writes_everything(folder, fake_codec, t
         folder,
         *("--widths", "0.25,1.0", "--qualities", "1,34,...,100"),
         *("--json", str(out / "r.json"), "--plot", str(out / "r.svg")),
+        *("--csv", str(out / "r.csv")),
         *("--markdown", str(out / "r.md"), "--title", "Three photos"),
     )
     shown = capsys.readouterr()
@@ -41,7 +43,8 @@ def test_measures_widths_and_anchors_and_writes_everything(folder, fake_codec, t
         "icmh eval rd --data photos --widths 0.25,1"
     )
     assert "![Rate-distortion curves](r.svg)" in (out / "r.md").read_text()
-    assert sorted(p.name for p in out.iterdir()) == ["r.json", "r.md", "r.svg"]
+    assert sorted(p.name for p in out.iterdir()) == ["r.csv", "r.json", "r.md", "r.svg"]
+    assert (out / "r.csv").read_text().splitlines()[1].startswith("icmh_rt width 0.25,codec,1,,")
 
     # The page can be made again from the file, and the file can stand in for the measurement.
     assert main(["report", str(out / "r.json"), "--markdown", str(out / "again.md")]) == 0
@@ -61,6 +64,43 @@ def test_json_on_standard_output_is_alone_there(folder, capsys):
     shown = capsys.readouterr()
     assert json.loads(shown.out)["curves"][0]["name"] == "jpeg"
     assert "[19/19] jpeg, quality 95" in shown.err
+
+
+def test_lists_take_spaces_commas_or_both(folder, capsys):
+    assert (
+        rd(folder, "--widths", "none", "--anchors", "webp-slow,", "jpeg", "--published", "none")
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "webp-slow (" in shown and "jpeg (" in shown and "webp (" not in shown
+    assert rd(folder, "--widths", "none", "--anchors", "all") == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name} (" in shown for name in installed())
+
+
+def test_published_curves_of_other_images_are_a_usage_error(folder, capsys):
+    code = rd(folder, "--widths", "none", "--published", "mbt2018-mean")
+    assert "published curves are means over the 24 Kodak images" in failed(capsys, code, 2)
+
+
+def test_standard_output_takes_one_document(folder, capsys):
+    code = rd(folder, "--widths", "none", "--json", "-", "--html", "-")
+    assert "standard output takes only one" in failed(capsys, code, 2)
+
+
+def test_the_html_page_has_pictures_when_measured_and_none_when_made_again(
+    folder, tmp_path, capsys
+):
+    (folder / "photo1.png").rename(folder / "a <b> & 'c'.png")
+    first, again = tmp_path / "r.html", tmp_path / "again.html"
+    options = ("--widths", "none", "--anchors", "jpeg", "webp", "--json", str(tmp_path / "r.json"))
+    assert rd(folder, *options, "--html", str(first)) == 0
+    page = first.read_text()
+    assert page.startswith("<!doctype html>") and str(tmp_path) not in page
+    assert "<b> &" not in page
+    assert page.count('src="data:image/') == 2 * 3  # two pictures: original, JPEG, WebP
+    assert main(["report", str(tmp_path / "r.json"), "--html", str(again)]) == 0
+    assert 'src="data:image/' not in again.read_text()
 
 
 def failed(capsys, code: int, expected: int) -> str:
@@ -97,7 +137,7 @@ def test_what_cannot_be_written_is_refused_before_measuring(folder, tmp_path, ca
     assert "its folder does not exist" in failed(capsys, rd(folder, "--json", lost), 1)
     assert "must end in" in failed(capsys, rd(folder, "--plot", str(tmp_path / "r.gif")), 2)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "icmh-rt[dev]" in failed(capsys, rd(folder, "--plot", str(tmp_path / "r.svg")), 1)
+    assert "icmh-rt[eval]" in failed(capsys, rd(folder, "--plot", str(tmp_path / "r.svg")), 1)
 
 
 def test_a_codec_error_is_one_line(folder, fake_codec, capsys):
@@ -116,6 +156,8 @@ def test_nothing_to_measure_is_a_usage_error(folder, capsys):
         ["--qualities", "1,...,10"],
         ["--widths", "wide"],
         ["--anchors", "bpg"],
+        ["--published", "bpg"],
+        ["--anchors"],
         ["--jobs", "0"],
         ["--nonsense"],
     ],

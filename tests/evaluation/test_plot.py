@@ -36,7 +36,7 @@ def test_another_suffix_is_refused(tmp_path):
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailableError, match=r"pip install 'icmh-rt\[dev\]'"):
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'icmh-rt\[eval\]'"):
         plot.draw(everything(), tmp_path / "a.svg", "Photos")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from icmh_rt.errors import IcmhError, OptionError
-from icmh_rt.evaluation import report, results
+from icmh_rt.evaluation import published, report, results
 from icmh_rt.evaluation.curves import Curve, ImageRecord, Point
 
 IMAGES = (ImageRecord("a.png", 30, 20, "0" * 16), ImageRecord("b.png", 20, 30, "1" * 16))
@@ -25,6 +25,7 @@ def curve(name="icmh_rt width 1", kind="codec", factor=1.0, images=IMAGES, lossl
         tuple(tuple(round(factor * n) for n in row) for row in counts),
         tuple(errors),
         estimated_bits=tuple((8.0 * a, 8.0 * b) for a, b in counts) if kind == "codec" else None,
+        ms_ssims=((0.85, 0.8), (0.9, 0.92), (0.97, 0.96), (1.0, 0.99)) if kind == "codec" else None,
         encode_ms=(1.25, 2.5, 3.0, 4.0) if kind == "codec" else None,
         decode_ms=(1.0, 2.0, 3.0, 4.0) if kind == "codec" else None,
     )
@@ -133,7 +134,7 @@ def test_the_table_shows_points_deltas_and_checks():
     text = report.table(everything())
     assert "2 images (30x20)" in text
     lines = [line.split() for line in text.splitlines()]
-    assert ["1", "2.0000", "30.032", "29.892", "1.0000", "1.2", "1.0"] in lines
+    assert ["1", "2.0000", "30.032", "29.892", "0.82500", "1.0000", "1.2", "1.0"] in lines
     assert any(line[:5] == ["icmh_rt", "width", "1", "jpeg", "-50.00"] for line in lines)
     assert "icmh_rt width 1 against paper: anchor curve has only 2 points" in text
     assert any(line[:6] == ["icmh_rt", "width", "1", "yes", "2/2", "8.3"] for line in lines)
@@ -168,9 +169,9 @@ def test_the_page_has_command_figure_and_sound_tables():
         assert len({line.count("|") for line in tables[start - 1 : stop]}) == 1
 
 
-@pytest.mark.parametrize("name", ["kodak_anchors.json", "kodak_published.json"])
-def test_the_stored_kodak_curves_are_sound(name):
-    stored = results.load(DOCS / name)
+@pytest.mark.parametrize("path", [DOCS / "kodak_anchors.json", published.FILE])
+def test_the_stored_kodak_curves_are_sound(path):
+    stored = results.load(path)
     assert [image.name for image in stored.images] == [f"kodim{i:02d}.png" for i in range(1, 25)]
     for one in stored.curves:
         rates = [point.bpp for point in one.points]
@@ -194,5 +195,5 @@ def test_the_stored_anchors_are_what_others_publish():
 
 
 def everything_stored() -> tuple[Curve, ...]:
-    parts = [results.load(DOCS / n) for n in ("kodak_anchors.json", "kodak_published.json")]
+    parts = [results.load(path) for path in (DOCS / "kodak_anchors.json", published.FILE)]
     return results.merge(parts, {}).curves
