@@ -63,6 +63,25 @@ def picture(height: int = 50, width: int = 70) -> np.ndarray:
     return np.stack(waves, -1).astype(np.uint8)
 
 
+def test_bundles_of_one_base_with_other_adapters_are_not_mixed_up(folder, tmp_path) -> None:
+    """Backends are shared by those who have the same bundle, and these have not."""
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    bundles.add_adapters(other, adapters_file(tmp_path, "detection", 1))
+    image = picture()
+    streams = []
+    for place in (folder, other, folder):
+        encoder = icmh_rt.Encoder(WIDTH, "detection", model=place, device="cpu")
+        streams.append(encoder.encode(image))
+        assert icmh_rt.Decoder(place, device="cpu").decode(streams[-1]).shape == image.shape
+    assert streams[0] == streams[2]
+    # Not only their headers differ: the latents were computed with other adapters.
+    size = 24
+    assert streams[0][size:] != streams[1][size:]
+    with pytest.raises(ModelMismatchError):
+        icmh_rt.Decoder(folder, device="cpu").decode(streams[1])
+
+
 def test_a_task_is_a_stream_of_its_own(folder: Path, base: Path) -> None:
     image = picture()
     human = icmh_rt.Encoder(WIDTH, model=folder, device="cpu")

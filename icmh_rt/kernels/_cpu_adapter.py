@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icmh_rt.kernels._cpu_native import native, native_obstacle
+from icmh_rt.kernels._cpu_native import native, native_obstacle, ranges
 from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._memory import empty_result_maps, workspace
 
@@ -45,7 +45,7 @@ def sfma(x: Tensor, *arguments: Any, level: str = "auto") -> Tensor:
     has_fft = module.sfma_has_fft(sizes)
     threads = torch.get_num_threads()
     rows = _rows(height)
-    groups = _ranges(middle, max(1, middle // (_PARTS * threads)))
+    groups = ranges(middle, max(1, middle // (_PARTS * threads)))
     with (
         workspace(module.sfma_spectrum_size(sizes, level)) as spectrum,
         workspace(module.sfma_spectrum_size(sizes, level)) as other,
@@ -149,7 +149,7 @@ def _project(
     pack(packed.data_ptr())
     positions = first.shape[2] * first.shape[3]
     threads = torch.get_num_threads()
-    parts = _ranges(positions, max(_MIN_POSITIONS, -(-positions // (_PARTS * threads))))
+    parts = ranges(positions, max(_MIN_POSITIONS, -(-positions // (_PARTS * threads))))
     for image in range(len(first)):
         one, two, added, result = (_map(t, image) for t in (first, second, residual, out))
         module.project(
@@ -225,7 +225,7 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _rows(height: int) -> list[tuple[int, int]]:
-    return _ranges(height, max(_MIN_ROWS, -(-height // (_PARTS * torch.get_num_threads()))))
+    return ranges(height, max(_MIN_ROWS, -(-height // (_PARTS * torch.get_num_threads()))))
 
 
 def _map(x: Tensor | None, image: int) -> list[int]:
@@ -239,7 +239,3 @@ def _strides(x: Tensor) -> tuple[int, int, int]:
     if is_channels_last(x):
         return 1, width * channels, channels
     return height * width, width, 1
-
-
-def _ranges(length: int, step: int) -> list[tuple[int, int]]:
-    return [(start, min(start + step, length)) for start in range(0, length, step)]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from icmh_rt.kernels._cpu_native import native, native_obstacle
+from icmh_rt.kernels._cpu_native import native, native_obstacle, ranges
 from icmh_rt.kernels._layout import is_channels_last, memory_format
+from icmh_rt.kernels._memory import empty_result_maps
 
 _PART_VALUES = 1 << 16  # fewer are not worth a thread of their own
 _PARTS = 4  # for each thread: enough that the last ones even out
 _MIN_ROWS = 8  # of a depth-conv block; it repeats one projection of two more
-_HUGE_BYTES = 8 << 20  # below, fresh pages cost less than asking for others
 _MAX_PLANES = 128  # channels that are transposed there and back in less time than GDN saves
 _MAX_THRESHOLDS = 255  # indexes are bytes
 
@@ -34,16 +34,7 @@ def _parts(length: int, values: int) -> list[tuple[int, int]]:
     """``length`` rows of ``values`` values each, in parts for the threads."""
     most = _PARTS * torch.get_num_threads()
     step = max(-(-length // most), -(-_PART_VALUES // max(1, values)))
-    return [(start, min(start + step, length)) for start in range(0, length, step)]
-
-
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
-    """Uninitialised; large ones ask for huge pages, see `_memory`."""
-    result = torch.empty(shape, dtype=dtype, memory_format=layout)
-    size = result.numel() * result.element_size()
-    if size >= _HUGE_BYTES:
-        native().advise_huge_pages(result.data_ptr(), size)
-    return result
+    return ranges(length, step)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -257,7 +248,7 @@ class PackedDepthConv:
         """The block; ``x`` is float32 ``(N, C, H, W)`` on the CPU."""
         layout = memory_format(x)
         x = x.contiguous(memory_format=layout)
-        out = _empty(x.shape, x.dtype, layout)
+        out = empty_result_maps(x, x.shape[1])
         if x.numel() == 0:
             return out
         images, channels, height, width = x.shape
@@ -297,11 +288,7 @@ def _bands(images: int, height: int) -> list[tuple[int, int, int]]:
         # Two for each thread even out threads of unequal speed, where they have many rows.
         bands = threads * (2 if height >= 4 * threads * _MIN_ROWS else 1)
     step = max(_MIN_ROWS, -(-height // bands))
-    return [
-        (image, start, min(start + step, height))
-        for image in range(images)
-        for start in range(0, height, step)
-    ]
+    return [(image, *rows) for image in range(images) for rows in ranges(height, step)]
 
 
 # -- gdn -------------------------------------------------------------------------------------------
@@ -319,7 +306,7 @@ def gdn(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, level: str = "aut
     module = native()
     layout = memory_format(x)
     x = x.contiguous(memory_format=layout)
-    out = _empty(x.shape, x.dtype, layout)
+    out = empty_result_maps(x, x.shape[1])
     if x.numel() == 0:
         return out
     images, channels, height, width = x.shape

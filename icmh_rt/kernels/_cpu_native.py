@@ -44,3 +44,8 @@ def native_obstacle(dtypes: tuple[torch.dtype, ...], *tensors: Tensor | None) ->
 
 def _names(dtypes: tuple[torch.dtype, ...]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def ranges(length: int, step: int) -> list[tuple[int, int]]:
+    """``length`` in parts of ``step``, each as its begin and end."""
+    return [(start, min(start + step, length)) for start in range(0, length, step)]

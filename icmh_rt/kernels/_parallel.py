@@ -83,6 +83,9 @@ def single_threaded_workers(count: int, name: str) -> ThreadPoolExecutor:
     ready = threading.Barrier(count + 1)
 
     def start() -> None:
+        # PyTorch takes the process's number when a thread first asks for it: were that after the
+        # next line, it would overwrite what the line says.
+        torch.get_num_threads()
         # Holds for the calling thread, and as the default of threads yet to come ...
         torch.set_num_threads(1)
         work_alone()

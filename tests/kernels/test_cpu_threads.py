@@ -14,6 +14,7 @@ from cpu_cases import threads  # noqa: F401
 
 from icmh_rt.kernels import _cpu_codec
 from icmh_rt.kernels._cpu_native import native
+from icmh_rt.kernels._parallel import single_threaded_workers
 
 
 def block(channels: int, height: int, width: int) -> list[torch.Tensor]:
@@ -45,6 +46,21 @@ def test_any_number_of_threads_gives_the_same_bits(threads: int) -> None:  # noq
         large.exp()
         assert torch.equal(_cpu_codec.depth_conv_block(*arguments), expected)
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_workers_compute_alone(count: int, threads: int) -> None:  # noqa: F811
+    """Whatever PyTorch's number is, and also after its own loops; the caller's number stays."""
+
+    def seen(_: int) -> tuple[int, int]:
+        first = torch.get_num_threads()
+        torch.randn(1 << 16).exp()
+        return first, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    with single_threaded_workers(count, "test") as workers:
+        assert set(workers.map(seen, range(4 * count))) == {(1, 1)}
+        assert torch.get_num_threads() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
