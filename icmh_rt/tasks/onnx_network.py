@@ -11,6 +11,7 @@ from torch import nn
 
 from icmh_rt.errors import BackendUnavailableError, OptionError
 from icmh_rt.tasks.network import ModuleNetwork
+from icmh_rt.tasks.onnx_files import read
 from icmh_rt.tasks.remainder import OnnxRemainder
 
 
@@ -49,17 +50,14 @@ class OnnxNetwork(ModuleNetwork):
 
 
 def _read(path: Path) -> tuple[Any, nn.Module]:
+    model = read(path)
     try:
-        import onnx
         import onnx2torch
     except ImportError as error:
         raise BackendUnavailableError(
             f"ONNX task networks need {error.name}: pip install 'icmh-rt[train]'"
         ) from None
-    if not path.is_file():
-        raise OptionError(f"no ONNX file {str(path)!r}")
     try:
-        model = onnx.load(str(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about how onnx2torch registers its modules
             return model.graph, onnx2torch.convert(model)

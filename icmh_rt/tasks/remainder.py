@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icmh_rt.errors import BackendUnavailableError, OptionError
+from icmh_rt.errors import OptionError
+from icmh_rt.tasks.onnx_files import read
 
 
 def remainder(path: str | Path, layers: Sequence[str]) -> Any:
@@ -35,20 +36,11 @@ def remainder(path: str | Path, layers: Sequence[str]) -> Any:
             these layers.
         BackendUnavailableError: the package onnx is not installed.
     """
-    try:
-        import onnx
-        import onnx.utils
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"ONNX task networks need {error.name}: pip install 'icmh-rt[train]'"
-        ) from None
-    if not Path(path).is_file():
-        raise OptionError(f"no ONNX file {str(path)!r}")
-    try:
-        model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
-    except Exception as error:  # protobuf and onnx share no exception
-        reason = " ".join(str(error).split())
-        raise OptionError(f"{str(path)!r} cannot be read: {reason[:300]}") from None
+    model = read(path)
+    import onnx
+    import onnx.utils
+
+    model = onnx.shape_inference.infer_shapes(model)
     makers = {node.name: node.output[0] for node in model.graph.node}
     values = {output for node in model.graph.node for output in node.output}
     names = [makers.get(layer, layer) for layer in layers]

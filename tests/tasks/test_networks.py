@@ -141,7 +141,7 @@ def test_onnx_mistakes_are_named(tmp_path):
     with pytest.raises(OptionError, match=r"takes \(64, 64\): leave size out"):
         OnnxNetwork(path, LAYERS, size=(32, 32))
     (tmp_path / "bad.onnx").write_bytes(b"not a graph")
-    with pytest.raises(OptionError, match="cannot be made a torch module") as error:
+    with pytest.raises(OptionError, match="cannot be read") as error:
         OnnxNetwork(tmp_path / "bad.onnx", LAYERS)
     assert "\n" not in str(error.value)
 
@@ -248,3 +248,33 @@ def test_weights_files(tmp_path):
 def test_wrong_configurations_are_named(config, message):
     with pytest.raises(OptionError, match=message):
         create(NetworkConfig(**config))
+
+
+def test_weights_in_half_precision_are_read(tmp_path):
+    """As benchmarks/tasks/export.py keeps them: float16, cast where they are used."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx2torch")
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.random.default_rng(0).normal(0, 0.1, (6, 3, 3, 3)).astype(np.float16)
+    nodes = [
+        helper.make_node("Cast", ["w.half"], ["w"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "w"], ["y"], name="conv", kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["y"], ["z"], name="relu"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [value("x", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [value("z", TensorProto.FLOAT, ["N", 6, 6, 6])],
+        [numpy_helper.from_array(weight, "w.half")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    onnx.save(model, tmp_path / "half.onnx")
+    network = OnnxNetwork(tmp_path / "half.onnx", ["conv"])
+    x = _pictures(2, 8, 8)
+    wanted = torch.nn.functional.conv2d(x, torch.from_numpy(weight.astype(np.float32)))
+    assert torch.allclose(network.features(x)["conv"], wanted, atol=1e-6)
+    rest = network.remainder()
+    assert torch.equal(rest(network.features(x)), network.run(x))
