@@ -426,7 +426,10 @@ def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarr
 
 
 def save(bundle: Bundle, folder: str | Path) -> str:
-    """Write ``bundle`` to ``folder`` and return its fingerprint; equal bundles give equal files."""
+    """Write the base of ``bundle`` to ``folder`` and return its fingerprint; equal bundles give
+    equal files. Adapters and feature heads are files of their own: `add_adapters`,
+    `add_feature_head`.
+    """
     arrays = {_TRANSFORMS + k: v for k, v in bundle.transforms.items()}
     arrays |= {_TABLES + k: v for k, v in bundle.tables.to_arrays().items()}
     described = {}
@@ -440,7 +443,7 @@ def save(bundle: Bundle, folder: str | Path) -> str:
         "name": bundle.name,
         "architecture": ARCHITECTURE,
         "config": bundle.config,
-        "tasks": list(bundle.tasks),
+        "tasks": [task for task in bundle.tasks if task not in bundle.adapters],
         "widths": list(bundle.widths),
         "hyper_synthesis": described,
         "training": bundle.training,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from bare_bundle import bare, bare_copy
 
 from icmh_rt import bundle as bundles
 from icmh_rt.backends.torch import TorchBackend
 from icmh_rt.feature_files import TrainedFeatureHead, save_feature_head
-from icmh_rt.models.adapter_places import CHILD
 from icmh_rt.models.adapters import attach_adapters, save_adapters
 from icmh_rt.models.feature_head import FeatureHead
 
@@ -38,11 +37,8 @@ def detector_bundle(place: Path) -> Path:
     """The default bundle with small random adapters for detection and a random head that gives
     what `task_networks.write_detector`'s last shared layer would.
     """
-    others = shutil.ignore_patterns(bundles.ADAPTERS, bundles.FEATURES)
-    folder = Path(shutil.copytree(bundles.find("default"), place / "bundle", ignore=others))
-    model = TorchBackend(bundles.load(), torch.device("cpu"), torch.float32)._model
-    if CHILD in dict(model.named_children()):
-        del model._modules[CHILD]
+    folder = bare_copy(place / "bundle")
+    model = TorchBackend(bare(), torch.device("cpu"), torch.float32)._model
     attach_adapters(model, "detection", middle=8)
     save_adapters(model.half(), place / "adapters.safetensors", "detection")
     bundles.add_adapters(folder, place / "adapters.safetensors")

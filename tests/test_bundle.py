@@ -38,7 +38,7 @@ def test_integer_networks_are_proven():
 
 
 def test_save_and_load_give_the_same(tmp_path):
-    loaded = bundle.load()
+    loaded = bundle.load()  # with all that is trained beside its base, which is not saved
     fingerprint = bundle.save(loaded, tmp_path / "again")
     assert fingerprint == loaded.fingerprint
     again = bundle.load(tmp_path / "again")

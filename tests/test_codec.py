@@ -21,6 +21,8 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="the torch extra is not installed")
 
+from bare_bundle import bare
+
 from icmh_rt import bitstream, bundle, rans
 from icmh_rt.backends import available, create
 from icmh_rt.codec import Decoder, Encoder
@@ -264,7 +266,10 @@ def test_width_changes_compute_not_the_settings(photo):
         ({"quality": 101}, r"quality is 101"),
         ({"quality": 50.5}, r"quality is 50.5"),
         ({"quality": True}, r"quality is True"),
-        ({"task": "detection"}, r"task 'detection' is not in bundle 'default': use one of human"),
+        (
+            {"task": "detection", "model": bare()},
+            r"task 'detection' is not in bundle 'default': use one of human",
+        ),
         ({"task": "smell"}, r"task 'smell' is unknown"),
         ({"backend": "abacus"}, r"backend 'abacus' is unknown: use auto or torch"),
         ({"device": "toaster"}, r"device 'toaster' is unknown"),
@@ -346,7 +351,7 @@ def test_a_forged_header_is_an_error(crop, decoder, field):
     stream = bitstream.parse(Encoder(width=0.25, quality=50).encode(crop))
     value = {"image_size": (500, 500), "width": 1.0, "quality": 51, "task": "detection"}[field]
     header = dataclasses.replace(stream.header, **{field: value})
-    with pytest.raises(BitstreamError):
+    with pytest.raises((BitstreamError, ModelMismatchError)):
         decoder.decode(bitstream.pack(header, stream.z_section, stream.y_section))
 
 

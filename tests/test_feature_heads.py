@@ -18,6 +18,7 @@ from icmh_rt.feature_files import TrainedFeatureHead, read_feature_head, save_fe
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 import torch.nn.functional as F  # noqa: E402
+from bare_bundle import bare_copy  # noqa: E402
 from feature_heads import OUTPUTS, TASK, WIDTH, random_head  # noqa: E402
 
 
@@ -25,8 +26,7 @@ from feature_heads import OUTPUTS, TASK, WIDTH, random_head  # noqa: E402
 def folder(tmp_path_factory) -> Path:
     """The default bundle with a feature head for its base task."""
     place = tmp_path_factory.mktemp("bundles")
-    copied = place / "fed"
-    shutil.copytree(bundles.find("default"), copied)
+    copied = bare_copy(place / "fed")
     save_feature_head(place / "head.safetensors", TASK, random_head())
     assert bundles.add_feature_head(copied, place / "head.safetensors") == TASK
     return copied
@@ -171,11 +171,8 @@ def test_heads_that_do_not_fit_are_refused(folder, tmp_path, head, message) -> N
 
 def test_a_head_for_a_task_that_the_bundle_lacks_is_refused(folder, tmp_path) -> None:
     save_feature_head(tmp_path / "head.safetensors", "segmentation", random_head())
-    bare = shutil.copytree(folder, tmp_path / "bare")
-    shutil.rmtree(bare / bundles.ADAPTERS, ignore_errors=True)
-    shutil.rmtree(bare / bundles.FEATURES)
     with pytest.raises(BundleError, match="task 'segmentation' that bundle"):
-        bundles.add_feature_head(bare, tmp_path / "head.safetensors")
+        bundles.add_feature_head(bare_copy(tmp_path / "bare"), tmp_path / "head.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 64])

@@ -13,6 +13,7 @@ from icmh_rt import bundle as bundles
 from icmh_rt.errors import BitstreamError, BundleError, ModelMismatchError, OptionError
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
+from bare_bundle import bare, bare_copy  # noqa: E402
 
 from icmh_rt.backends.torch import TorchBackend  # noqa: E402
 from icmh_rt.models.adapters import (  # noqa: E402
@@ -26,7 +27,7 @@ WIDTH = 0.25
 
 def adapters_file(folder: Path, task: str, seed: int, scale: float = 0.05) -> Path:
     """A file with random adapters for the default bundle."""
-    model = TorchBackend(bundles.load(), torch.device("cpu"), torch.float32)._model
+    model = TorchBackend(bare(), torch.device("cpu"), torch.float32)._model
     torch.manual_seed(seed)
     attach_adapters(model, task, middle=8)
     with torch.no_grad():
@@ -42,9 +43,7 @@ def adapters_file(folder: Path, task: str, seed: int, scale: float = 0.05) -> Pa
 def folder(tmp_path_factory) -> Path:
     """The default bundle with adapters for detection."""
     place = tmp_path_factory.mktemp("bundles")
-    copied = place / "adapted"
-    shutil.copytree(bundles.find("default"), copied)
-    shutil.rmtree(copied / bundles.ADAPTERS, ignore_errors=True)
+    copied = bare_copy(place / "adapted")
     assert bundles.add_adapters(copied, adapters_file(place, "detection", 0)) == ("detection",)
     return copied
 

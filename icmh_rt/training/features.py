@@ -37,6 +37,7 @@ from icmh_rt.training.run import (
 )
 
 HEAD = "features.safetensors"
+_LEAST_SCALE = 0.3  # of the mean of all channels' deviations
 _STATISTICS = 256  # pairs that the head's first and last layer are scaled by
 
 
@@ -163,7 +164,9 @@ class FeatureTrainer(TrainingRun):
         some = slice(_STATISTICS)
         deviation = pairs.latents[some].float().std((0, 1, 2)) + 1e-3
         features = pairs.features[some].float()
-        scale = features.std((0, 2, 3)) + 1e-3
+        deviations = features.std((0, 2, 3))
+        # Behind a ReLU some channels are all but dead: they must not count by what they lack.
+        scale = deviations.clamp(min=_LEAST_SCALE * float(deviations.mean()) + 1e-6)
         with torch.no_grad():
             head.stem.weight /= 2.0 * deviation
             head.out.weight *= 0.1 * scale[:, None]

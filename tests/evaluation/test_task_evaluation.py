@@ -202,8 +202,7 @@ def test_features_go_to_the_network_without_a_picture(tmp_path: Path, capsys) ->
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx2torch")
     pytest.importorskip("pycocotools")
-    import shutil
-
+    from bare_bundle import bare_copy
     from feature_heads import random_head
     from task_networks import write_detector
 
@@ -217,8 +216,7 @@ def test_features_go_to_the_network_without_a_picture(tmp_path: Path, capsys) ->
     layer = "Concat_224"
     head = random_head(outputs=((layer, 6),), size=(64, 64))
     save_feature_head(tmp_path / "head.safetensors", "human", head)
-    others = shutil.ignore_patterns(bundles.FEATURES)
-    folder = shutil.copytree(bundles.find("default"), tmp_path / "bundle", ignore=others)
+    folder = bare_copy(tmp_path / "bundle")
     bundles.add_feature_head(folder, tmp_path / "head.safetensors")
     detector = write_detector(tmp_path / "detector.onnx")
     rng = np.random.default_rng(0)

@@ -228,7 +228,7 @@ def test_eight_bits(fake, command, tmp_path, kind):
         (["--role", "decoder"], "role 'decoder' is unknown"),
         (["--width", "0.3"], "width 0.3 is not in bundle"),
         (["--width", "wide"], "is no list of numbers"),
-        (["--task", "detection"], "task 'detection' is not in bundle"),
+        (["--task", "counting"], "task 'counting' is unknown; not in bundle"),
         (["--min-size", "300x1"], "must ascend"),
         (["--batch", "0"], "batch is 0"),
         (["--optimization-level", "9"], "optimization level is 9"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from bare_bundle import bare_copy
 from feature_heads import random_head
 
 import icmh_rt
@@ -262,8 +262,7 @@ def test_adapters_are_exported_and_proven(tmp_path, adapter_file):
 def folder_with_tasks(adapter_file, tmp_path_factory):
     """The default bundle with one task's adapters and a feature head for it."""
     place = tmp_path_factory.mktemp("bundles")
-    others = shutil.ignore_patterns(bundle.ADAPTERS, bundle.FEATURES)
-    folder = shutil.copytree(bundle.find("default"), place / "tasks", ignore=others)
+    folder = bare_copy(place / "tasks")
     default = bundle.load(folder)
     model = SlimmableHyperprior(SlimmableHyperpriorConfig.from_dict(default.config))
     state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in default.transforms.items()}
@@ -459,7 +458,7 @@ def test_our_photograph_is_one():
         (["--width", "wide"], "--width 'wide' is no list of numbers such as 0.25,1.0"),
         (["--role", "features"], "has no feature head"),
         (["--role", "encoder,decoder"], "role 'decoder' is unknown"),
-        (["--task", "detection"], "task 'detection' is not in bundle 'default'"),
+        (["--task", "counting"], "task 'counting' is unknown; not in bundle 'default'"),
         (["--batch", "0"], "batch is 0"),
         (["--size", "70000x4"], "size is (70000, 4)"),
         (["--size", "70"], "'70' is no HEIGHTxWIDTH such as 512x768"),

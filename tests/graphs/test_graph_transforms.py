@@ -195,7 +195,7 @@ def test_no_torch_is_needed():
         ({"role": "decoder"}, "role 'decoder' is unknown: use one of encoder, "),
         ({"role": "features"}, "has no feature head for task 'human'"),
         ({"width": 0.3}, "width 0.3 is not in bundle 'default'"),
-        ({"task": "detection"}, "task 'detection' is not in bundle 'default'"),
+        ({"task": "counting"}, "task 'counting' is unknown; not in bundle 'default'"),
         ({"precision": "int8"}, "precision is 'int8': use fp32 or fp16"),
         ({"size": (0, 5)}, r"size is \(0, 5\): give \(height, width\)"),
         ({"size": 5}, "size is 5"),

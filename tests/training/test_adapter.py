@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("compressai")
 pytest.importorskip("accelerate")
 
+from bare_bundle import bare  # noqa: E402
 from PIL import Image  # noqa: E402
 from task_networks import Tiny, write_detector  # noqa: E402
 
@@ -188,8 +189,7 @@ def test_adapters_of_a_run_code_streams(images, tmp_path):
 
     trainer = _trainer(images, tmp_path / "run", optimizer={"steps": 6, "lr": 5e-3})
     trainer.run(progress=False)
-    bundle = load("default")
-    backend = TorchBackend(bundle, torch.device("cpu"), torch.float32)
+    backend = TorchBackend(bare(), torch.device("cpu"), torch.float32)
     path = tmp_path / "run" / adapter.ADAPTERS
     assert load_adapters(backend._model, path) == ("detection",)
     for name, parameter in adapter_parameters(backend._model, "detection").items():

@@ -25,7 +25,7 @@ from icmh_rt.tasks.remainder import remainder  # noqa: E402
 from icmh_rt.training.cli import config_path  # noqa: E402
 from icmh_rt.training.crops import Views  # noqa: E402
 from icmh_rt.training.feature_config import from_dict  # noqa: E402
-from icmh_rt.training.feature_pairs import features_of, latents_of, make_pairs  # noqa: E402
+from icmh_rt.training.feature_pairs import Pairs, features_of, latents_of, make_pairs  # noqa: E402
 from icmh_rt.training.features import HEAD, FeatureTrainer  # noqa: E402
 from icmh_rt.training.fields import read_yaml  # noqa: E402
 from icmh_rt.training.run import CHECKPOINT, LOG  # noqa: E402
@@ -228,6 +228,15 @@ def test_a_head_learns(images, tmp_path, detector) -> None:
     losses = [row["widths"]["0.25"] for row in rows]
     assert losses[-1]["features"] < 0.6 * losses[0]["features"]
     assert losses[-1]["outputs"] < losses[0]["outputs"]
+
+
+def test_dead_channels_do_not_count_by_what_they_lack(images, tmp_path, detector) -> None:
+    trainer = _trainer(images, tmp_path, detector)
+    features = trainer.pairs.features.clone()
+    features[:, 0] = 0.0
+    trainer.pairs = Pairs(trainer.pairs.latents, features)
+    _, scale = trainer._head()
+    assert 0.2 * scale[1:].mean() < scale[0] < scale[1:].mean()
 
 
 def test_resume_ends_where_an_unbroken_run_ends(images, tmp_path, detector) -> None:
