@@ -17,7 +17,7 @@ SUFFIXES = (".svg", ".png", ".pdf")
 CODEC_COLORS = ("#9ecae1", "#4f9fd0", "#2171b5", "#08306b")
 MARKERS = ("o", "s", "^", "D")
 OTHER_STYLES = (("#b35806", "--"), ("#e08214", ":"), ("#1b7837", "--"), ("#5aae61", ":"))
-PUBLISHED_STYLES = (("#762a83", "-."), ("#9970ab", (0, (1, 1))))
+PUBLISHED_STYLES = (("#762a83", "-."), ("#9970ab", (0, (1, 1))), ("#555555", (0, (5, 2, 1, 2))))
 
 
 def require(path: str | os.PathLike[str]) -> None:

@@ -14,6 +14,8 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'"
 )
+LONG = 48
+"""Characters of a cell from which on it is broken into lines."""
 
 
 def page(
@@ -52,10 +54,16 @@ def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str, class_: str | None = None
 ) -> Markup:
     """A table that scrolls sideways in its own box. Columns of numbers stand to the right."""
-    words = [all(_is_word(row[i]) for row in rows) for i in range(len(heads))]
-    kinds = [None if word else "number" for word in words]
+    columns = [[row[i] for row in rows] for i in range(len(heads))]
+    kinds = ["number" if any(map(_is_number, column)) else None for column in columns]
     body = [
-        h("tr", *(h("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)))
+        h(
+            "tr",
+            *(
+                h("td", cell, class_="long" if len(cell) > LONG else kind)
+                for cell, kind in zip(row, kinds, strict=True)
+            ),
+        )
         for row in rows
     ]
     first = h(
@@ -72,8 +80,9 @@ def table(
     )
 
 
-def _is_word(cell: str) -> bool:
-    return not cell[:1].isdigit() and cell[:1] not in "+-−" and cell not in ("", "inf", "–")
+def _is_number(cell: str) -> bool:
+    """Whether a cell begins with a figure, and is no sentence that does."""
+    return cell == "inf" or (cell.lstrip("+-−")[:1].isdigit() and len(cell) < 24)
 
 
 def tiles(items: Sequence[tuple[str, str, str]]) -> Markup | None:

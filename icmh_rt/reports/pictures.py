@@ -20,6 +20,11 @@ from icmh_rt.reports.markup import Markup, h, join
 WHOLE_PIXELS = 768 * 512
 """Pictures of at most so many pixels are shown whole, others by a part of PART (width, height)."""
 PART = (512, 384)
+LARGEST_GALLERY = 6_000_000
+"""Characters that pictures may take; noise does not compress, and is shown by SMALL_PART."""
+SMALL_PART = (320, 208)
+ENLARGED = 4
+"""How much the button enlarges a picture."""
 MAX_MAPPED = 20_000
 """Positions of a bit map that the page can hold."""
 
@@ -42,26 +47,26 @@ class Part:
         return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def shown_part(height: int, width: int) -> Part:
+def shown_part(height: int, width: int, small: bool = False) -> Part:
     """The whole picture or its middle."""
-    if height * width <= WHOLE_PIXELS:
+    size = SMALL_PART if small else PART
+    if height * width <= (size[0] * size[1] if small else WHOLE_PIXELS):
         return Part(0, 0, height, width, True)
-    part_width, part_height = PART if width >= height else PART[::-1]
+    part_width, part_height = size if width >= height else size[::-1]
     rows, columns = min(height, part_height), min(width, part_width)
     return Part((height - rows) // 2, (width - columns) // 2, rows, columns, False)
 
 
-def exhibit(item: Exhibit, number: int) -> Markup:
+def exhibit(item: Exhibit, number: int, small: bool = False) -> Markup:
     """One picture with everything that codecs made of it."""
     height, width = item.original.shape[:2]
-    part = shown_part(height, width)
+    part = shown_part(height, width, small)
     reference = item.pictures[0]
     facts = ["original, uncompressed"]
-    images = [h("img", src=_source(item.original, None, part), alt="original", class_="left")]
+    images = [_pane(h("img", src=_source(item.original, None, part), alt="original"), "left")]
     for picture in item.pictures:
-        source = _source(picture.pixels, picture.data, part)
-        side = "right" if picture is reference else None
-        images.append(h("img", src=source, alt=label(picture), class_=side))
+        image = h("img", src=_source(picture.pixels, picture.data, part), alt=label(picture))
+        images.append(_pane(image, "right" if picture is reference else ""))
         facts.append(_facts(picture, reference))
     names = ["original", *(label(picture) for picture in item.pictures)]
     panels: list[Markup | None] = [_comparison(images, names, facts, part, item, number)]
@@ -69,6 +74,11 @@ def exhibit(item: Exhibit, number: int) -> Markup:
     if not part.whole:
         size += f", its middle {part.width}×{part.height} shown"
     return h("article", h("h3", item.name, " ", h("small", size)), *panels, class_="exhibit")
+
+
+def _pane(image: Markup, side: str) -> Markup:
+    """A picture in what is cut at the border, in what is enlarged."""
+    return h("div", h("div", image, class_="enlarged"), class_=f"pane {side}".rstrip())
 
 
 def label(picture: Picture) -> str:
@@ -107,15 +117,20 @@ def _comparison(
             aria_label=f"Where left and right picture meet, {item.name}",
         ),
         class_="stage",
-        style=f"--ratio: {part.width} / {part.height}; --natural: {part.width}px; --at: 50%",
     )
+    zoom = h(
+        "button", f"Enlarge {ENLARGED} times", type="button", aria_pressed="false", class_="zoom"
+    )
+    size = f"--ratio: {part.width} / {part.height}; --natural: {part.width}px"
     return h(
         "div",
         h("div", choice("left", 0), choice("right", 1), class_="choices"),
         stage,
         h("p", class_="facts"),
+        h("p", zoom, " around the last place touched", class_="note"),
         _bits(bits, item, number) if bits is not None else None,
         class_="compare",
+        style=f"{size}; --enlarged: {ENLARGED}; --at: 50%",
     )
 
 
@@ -194,7 +209,7 @@ def _heat(found: BitMap, part: Part) -> Markup:
     values = None
     if shown.size <= MAX_MAPPED:
         values = " ".join(str(round(value)) for value in shown.reshape(-1).tolist())
-    return h(
+    image = h(
         "img",
         src=data_uri(_png(ramp(shown / _peak(bits))), "image/png"),
         alt="",
@@ -205,6 +220,7 @@ def _heat(found: BitMap, part: Part) -> Markup:
         data_stride=stride,
         data_bits=values,
     )
+    return _pane(image, "over")
 
 
 def _peak(bits: np.ndarray) -> float:
@@ -258,5 +274,8 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def gallery(exhibits: list[Exhibit]) -> Markup:
-    """All of them."""
-    return join(exhibit(item, number) for number, item in enumerate(exhibits))
+    """All of them, by smaller parts if the page would become too large to send around."""
+    whole = join(exhibit(item, number) for number, item in enumerate(exhibits))
+    if len(whole) <= LARGEST_GALLERY:
+        return whole
+    return join(exhibit(item, number, small=True) for number, item in enumerate(exhibits))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from icmh_rt.errors import IcmhError
@@ -17,6 +16,16 @@ from icmh_rt.reports.profile_tables import readable
 
 SCHEMA, SCHEMA_VERSION = "icmh_rt.profile", 1
 OPERATIONS = ("encode", "decode")
+# What mirrors each other in encoding and decoding has one colour.
+COLORS = {
+    **dict.fromkeys(("read", "parse"), 0),
+    **dict.fromkeys(("g_a", "g_s"), 1),
+    **dict.fromkeys(("h_a", "dequantize"), 2),
+    **{"upload": 3, "quantize": 4, "h_s": 5, "pack": 7, "adapters": 8, "download": 9},
+    **dict.fromkeys(("entropy_coding", "entropy_decoding"), 6),
+}
+LOG_FROM = 20.0
+"""The ratio of the highest to the lowest value from which on an axis is logarithmic."""
 _MAX_TILES = 6
 
 
@@ -113,12 +122,16 @@ def _stages(configurations: Sequence[Mapping[str, Any]]) -> Markup | None:
         if not measured:
             continue
         names = list(dict.fromkeys(s["stage"] for c in measured for s in c[operation]["stages"]))
-        styles = {name: style("stage", i) for i, name in enumerate(names)}
+        styles = {name: style("stage", COLORS.get(name, i)) for i, name in enumerate(names)}
         keys = [h("li", h("i", class_=styles[name]), readable(name)) for name in names]
-        longest = max(_length(c[operation]) for c in measured) or 1.0
-        bars = [
-            _bar(c["name"], c[operation], styles, _length(c[operation]) / longest) for c in measured
-        ]
+        bars: list[Markup] = []
+        for members in _grouped(measured, lambda c: str(c["size"])).values():
+            lengths = [_length(c[operation]) for c in members]
+            longest = max(lengths) or 1.0
+            bars += [
+                _bar(c["name"], c[operation], styles, length / longest)
+                for c, length in zip(members, lengths, strict=True)
+            ]
         parts += [
             h("h3", operation.capitalize()),
             h("ul", *keys, class_="keys"),
@@ -133,7 +146,7 @@ def _stages(configurations: Sequence[Mapping[str, Any]]) -> Markup | None:
     return section(
         "Where the time goes",
         *parts,
-        note="Medians of the stages, added up; bars of one operation have one scale.",
+        note="Medians of the stages, added up. Bars of one operation and size have one scale.",
     )
 
 
@@ -177,28 +190,30 @@ def _bar(
 
 
 def _by_width(configurations: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Time over width where there are several widths."""
-    series: list[Series] = []
+    """Time over width where there are several widths: a chart for each operation."""
+    charts = []
     for operation in OPERATIONS:
-        for key, members in _grouped(configurations, _without_width):
+        series: list[Series] = []
+        for name, members in _grouped(configurations, _without_width).items():
             points = [_median_point(c, operation) for c in members]
             points = [point for point in points if point is not None]
             if len({point.x for point in points}) > 1:
-                name = f"{operation} {key}"
                 series.append(_series(name, points, len(series)))
-    if not series:
-        return None
-    widths = sorted({point.x for one in series for point in one.points})
-    x = Axis("width", ticks=tuple((width, f"{width:g}") for width in widths))
-    chart = Chart("Median time of a call", x, Axis("ms", low=0.0), tuple(series))
-    return section("Time by width", draw(_with_head_room(chart)))
+        if series:
+            widths = sorted({point.x for one in series for point in one.points})
+            x = Axis("width", ticks=tuple((width, f"{width:g}") for width in widths))
+            title = f"Median time to {operation}"
+            charts.append(draw(Chart(title, x, _reach("ms", series), tuple(series))))
+    return section("Time by width", *charts) if charts else None
 
 
-def _with_head_room(chart: Chart) -> Chart:
-    """From zero to a little above the highest point."""
-    highest = max(p.high or p.y for one in chart.series for p in one.points)
-    y = Axis(chart.y.label, 0.0, 1.08 * highest or 1.0)
-    return Chart(chart.title, chart.x, y, chart.series)
+def _reach(label: str, series: Sequence[Series]) -> Axis:
+    """From zero to a little above the highest point; logarithmic where lines lie far apart."""
+    values = [p.y for one in series for p in one.points]
+    highest = max(p.high or p.y for one in series for p in one.points)
+    if min(values) > 0 and max(values) > LOG_FROM * min(values):
+        return Axis(label, log=True)
+    return Axis(label, 0.0, 1.08 * highest or 1.0)
 
 
 def _without_width(configuration: Mapping[str, Any]) -> str:
@@ -249,8 +264,8 @@ def _growth(found: Sequence[Mapping[str, Any]]) -> Markup | None:
         }
         if any(one.points for one in series):
             x = Axis("pixels", log=True, ticks=_spread(sorted(sizes.items())))
-            chart = Chart(f"{quantity.capitalize()} per pixel", x, Axis(unit), tuple(series))
-            charts.append(draw(_with_head_room(chart)))
+            title = f"{quantity.capitalize()} per pixel"
+            charts.append(draw(Chart(title, x, _reach(unit, series), tuple(series))))
     return section(
         "Growth with the size of the picture",
         *charts,
@@ -279,5 +294,9 @@ def _series(name: str, points: Sequence[Point], index: int) -> Series:
 
 def _grouped(
     items: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], str]
-) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    return [(name, list(members)) for name, members in groupby(sorted(items, key=key), key)]
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Items by key, in the order in which they come."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

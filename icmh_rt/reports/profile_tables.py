@@ -49,7 +49,7 @@ def times(configurations: Sequence[Mapping[str, Any]]) -> Markup:
     """Both operations of every configuration."""
     heads = (
         *("configuration", "operation", "p50, ms", "p90, ms", "p99, ms"),
-        *("ns per pixel", "calls", "bpp"),
+        *("ns per pixel", "calls", "bpp", "remark"),
     )
     rows = []
     for configuration in configurations:
@@ -59,19 +59,22 @@ def times(configurations: Sequence[Mapping[str, Any]]) -> Markup:
                 continue
             found = operation.get("end_to_end") or {}
             settled = operation.get("headline_ms") is not None
-            reason = f"not settled: {operation.get('reason') or 'no reason given'}"
+            reason = "" if settled else str(operation.get("reason") or "no reason given")
             rows.append(
                 (
                     configuration["name"],
                     name,
-                    interval(found.get("p50")) if settled else reason,
+                    interval(found.get("p50")) if settled else "not settled",
                     value_of(found.get("p90")) if settled else UNKNOWN,
                     value_of(found.get("p99")) if settled else UNKNOWN,
                     number(operation.get("ns_per_pixel")) if settled else UNKNOWN,
                     str(found.get("calls", UNKNOWN)),
                     number(configuration.get("bits_per_pixel")),
+                    reason,
                 )
             )
+    if not any(row[-1] for row in rows):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
     return table(heads, rows, "Times of a call")
 
 

@@ -74,6 +74,7 @@ def open_page(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, **options
         )
+        context.set_default_timeout(120_000)  # of a loaded machine
         contexts.append(context)
         opened = Opened(context.new_page())
         own = path.as_uri()

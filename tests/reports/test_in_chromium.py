@@ -86,9 +86,9 @@ def test_the_slider_moves_the_border(open_page, width):
     opened = open_page(rd_page(), width)
     stage = opened.page.locator(".stage").first
     stage.scroll_into_view_if_needed()
-    left, right = stage.locator("img.left"), stage.locator("img.right")
-    assert left.get_attribute("alt") == "original"
-    assert right.get_attribute("alt") == "icmh_rt width 1, quality 30"
+    left, right = stage.locator(".pane.left"), stage.locator(".pane.right")
+    assert left.locator("img").get_attribute("alt") == "original"
+    assert right.locator("img").get_attribute("alt") == "icmh_rt width 1, quality 30"
     box = stage.bounding_box()
 
     def border() -> float:
@@ -128,10 +128,40 @@ def test_what_is_left_of_the_border_is_the_left_picture(open_page):
 
 def _columns(stage) -> list[bytes]:
     """The left and the right quarter of what is shown."""
-    shown = np.asarray(Image.open(io.BytesIO(stage.screenshot())).convert("RGB"))
+    shown = _shown(stage)
     quarter = shown.shape[1] // 4
     inner = slice(10, -10)  # rounded corners
     return [shown[inner, 10:quarter].tobytes(), shown[inner, -quarter:-10].tobytes()]
+
+
+def test_enlarging_shows_the_place_touched_last(open_page):
+    opened = open_page(rd_page())
+    compare = opened.page.locator(".compare").first
+    stage = compare.locator(".stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert (box["width"], box["height"]) == (144, 96)  # its own pixels
+    before = _shown(stage)
+    opened.page.mouse.click(box["x"] + 140, box["y"] + 4)  # the border moves away, to the right
+    compare.locator(".zoom").click()
+    assert compare.locator(".zoom").get_attribute("aria-pressed") == "true"
+    large = _shown(stage)
+    # Four times around (140, 4): 35 pixels' worth left of it and 24 below fill the stage.
+    original = samples.pixels().astype(int)
+    for x, y in ((62, 50), (98, 18), (22, 82)):
+        row, column = round(4 + (y - 4) / 4), round(140 + (x - 140) / 4)
+        near = original[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3)
+        assert np.abs(near - large[y, x]).max(axis=1).min() <= 2
+    # Every pixel is a square of equal ones.
+    assert len(np.unique(large[40:72, 20:52].reshape(-1, 3), axis=0)) <= 9 * 9
+    stage.dblclick(position={"x": 140, "y": 4})
+    assert np.array_equal(_shown(stage)[10:-10, 10:50], before[10:-10, 10:50])
+    opened.check()
+
+
+def _shown(stage) -> np.ndarray:
+    """uint8 (H, W, 3) as on the screen."""
+    return np.asarray(Image.open(io.BytesIO(stage.screenshot())).convert("RGB"))
 
 
 def test_the_bit_map_lies_over_the_picture_and_says_its_bits(open_page):

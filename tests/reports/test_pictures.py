@@ -41,6 +41,8 @@ def test_large_pictures_are_shown_by_their_middle(size):
     assert part.of(picture).shape == (part.height, part.width, 3)
     assert abs((size[0] - part.height) - 2 * part.top) <= 1
     assert abs((size[1] - part.width) - 2 * part.left) <= 1
+    small = pictures.shown_part(*size, small=True)
+    assert small.height * small.width <= pictures.SMALL_PART[0] * pictures.SMALL_PART[1]
 
 
 def test_a_part_is_cut_from_every_version(monkeypatch):
@@ -63,6 +65,17 @@ def test_a_part_is_cut_from_every_version(monkeypatch):
     place = re.search(r'class="heat" style="([^"]*)"', text).group(1)
     values = [float(v) for v in re.findall(r"(-?[\d.]+)%", place)]  # left, top, width, height
     assert values == pytest.approx([-100 * 15 / 50, -100 * 12 / 40, 160, 160])
+
+
+def test_a_gallery_that_would_be_too_large_shows_smaller_parts(monkeypatch):
+    item = samples.exhibit()
+    whole = pictures.gallery([item])
+    assert whole == pictures.exhibit(item, 0)
+    monkeypatch.setattr(pictures, "LARGEST_GALLERY", len(whole) - 1)
+    monkeypatch.setattr(pictures, "SMALL_PART", (40, 30))
+    text = pictures.gallery([item])
+    assert "its middle 40×30 shown" in text and len(text) < len(whole)
+    assert all(shown.shape == (30, 40, 3) for _, shown in embedded(text)[:3])
 
 
 @pytest.mark.parametrize("origin", [(0, 0), (-7, -32)])

@@ -90,14 +90,14 @@ for (const chart of document.querySelectorAll(".chart")) {
 // Pictures: two of them, one left and one right of a border that moves; or the bits over one.
 for (const compare of document.querySelectorAll(".compare")) {
   const stage = compare.querySelector(".stage");
-  const images = [...stage.querySelectorAll("img:not(.heat)")];
+  const panes = [...stage.querySelectorAll(".pane:not(.over)")];
   const selects = [...compare.querySelectorAll("select")];
   const facts = compare.querySelector(".facts");
   const choose = () => {
     facts.replaceChildren();
     for (const select of selects) {
       const side = select.dataset.side;
-      images.forEach((image, index) => image.classList.toggle(side, index === +select.value));
+      panes.forEach((pane, index) => pane.classList.toggle(side, index === +select.value));
       const said = document.createElement("span");
       said.textContent = select.selectedOptions[0].dataset.facts;
       facts.append(said);
@@ -106,9 +106,23 @@ for (const compare of document.querySelectorAll(".compare")) {
   for (const select of selects) select.addEventListener("change", choose);
   choose();
   const at = stage.querySelector(".at");
-  const move = () => stage.style.setProperty("--at", `${at.value}%`);
+  const move = () => compare.style.setProperty("--at", `${at.value}%`);
   at.addEventListener("input", move);
   move();
+
+  const zoom = compare.querySelector(".zoom");
+  stage.addEventListener("pointerdown", (event) => {
+    if (stage.classList.contains("large")) return;
+    const box = stage.getBoundingClientRect();
+    stage.style.setProperty("--to-x", `${((event.clientX - box.left) / box.width) * 100}%`);
+    stage.style.setProperty("--to-y", `${((event.clientY - box.top) / box.height) * 100}%`);
+  });
+  const enlarge = () => {
+    const large = stage.classList.toggle("large");
+    zoom.setAttribute("aria-pressed", String(large));
+  };
+  zoom.addEventListener("click", enlarge);
+  stage.addEventListener("dblclick", enlarge);
 
   const heat = stage.querySelector(".heat");
   if (!heat) continue;
