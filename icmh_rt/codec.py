@@ -20,7 +20,7 @@ import numpy as np
 from icmh_rt import _native, bitstream, rans
 from icmh_rt._threads import get_num_threads
 from icmh_rt.backends import Backend, Latents, choose, create
-from icmh_rt.backends.base import Stopwatch
+from icmh_rt.backends.base import lap, measured_by, stopwatch
 from icmh_rt.bundle import DEFAULT_BUNDLE, CodecBundle, load
 from icmh_rt.coding import Coding
 from icmh_rt.errors import BitstreamError, ImageError, ModelMismatchError, OptionError
@@ -51,6 +51,14 @@ class EncodeReport:
         return self.coding.estimated_bits(
             latents.symbols_z, self.indexes_z, latents.symbols_y, latents.indexes_y
         )
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeReport:
+    """What `Decoder.decode_detailed` returns: uint8 ``(H, W, 3)``, and seconds by stage."""
+
+    image: np.ndarray
+    times: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +232,7 @@ class Encoder(_Codec):
 
     def encode_detailed(self, image: Any) -> EncodeReport:
         """`encode` with the model's rate estimate, the time of each stage and the latents."""
-        watch = Stopwatch()
+        watch = stopwatch()
         pixels = load_image(image, max_pixels=self.max_pixels)
         watch.lap("read")
         latents = self._backend.encode_transforms(pixels, self.width, self.task, self.quality)
@@ -287,6 +295,13 @@ class Decoder(_Codec):
         """
         return self._decode(data, self._backend.check_image, self._backend.synthesis)
 
+    def decode_detailed(self, data: Any) -> DecodeReport:
+        """`decode` with the time of each stage. Raises as it does."""
+        watch = stopwatch()
+        with measured_by(watch):
+            image = self.decode(data)
+        return DecodeReport(image, watch.times)
+
     def features(self, data: Any) -> dict[str, np.ndarray]:
         """Intermediate features of a vision network, for streams that hold some.
 
@@ -305,8 +320,11 @@ class Decoder(_Codec):
         header = stream.header
         coding = self._coding_of(header)
         check(header.width, header.task)
+        lap("parse")
         y_hat = self._latents(stream, coding).y_hat
-        return synthesis(y_hat, header.width, header.task, header.image_size)
+        result = synthesis(y_hat, header.width, header.task, header.image_size)
+        lap("g_s")
+        return result
 
     def latents(self, data: Any) -> DecodedLatents:
         """The decoded latents of a stream, without drawing the picture. Raises as `decode`."""
@@ -317,7 +335,9 @@ class Decoder(_Codec):
         header = stream.header
         indexes_z = coding.indexes_z(header.image_size)
         symbols_z, low = rans.decode_sealed(stream.z_section, indexes_z, coding.tables_z)
+        lap("entropy_decoding")
         prediction = coding.predict(symbols_z, header.image_size)
+        lap("h_s")
         symbols_y, high = rans.decode_sealed(stream.y_section, prediction.indexes, coding.tables_y)
         found = _seals(Latents(symbols_z, symbols_y, prediction), coding)
         if found != (low, high):
@@ -326,7 +346,9 @@ class Decoder(_Codec):
                 f"0x{high:04x}{low:04x}: this decoder disagrees with the encoder; "
                 "report it with both versions of icmh_rt"
             )
+        lap("entropy_decoding")
         y_hat = coding.dequantize(symbols_y, prediction)
+        lap("dequantize")
         return DecodedLatents(y_hat, symbols_z, symbols_y, prediction.indexes, header)
 
     def _coding_of(self, header: bitstream.Header) -> Coding:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from icmh_rt.backends.base import device_lap, lap
 from icmh_rt.errors import OptionError
 
 ENVIRONMENT = "ICMH_CUDA_GRAPHS"
@@ -118,19 +119,27 @@ class GraphRunner:
         wanted = key is not None and array.nbytes <= _LARGEST_INPUT_BYTES and is_enabled()
         with self._machine.section():
             staged = self._machine.stage(array)
+            lap("upload")
             with self._lock:
                 recording = self._recording(key, body, staged) if wanted else None
+                device_lap("")
                 if recording is None:
                     self._counts["eager"] += 1
-                    result = body(self._machine.upload(staged))
+                    source = self._machine.upload(staged)
+                    device_lap("upload")
+                    result = body(source)
                 else:
                     self._counts["replayed"] += 1
                     self._machine.upload(staged, recording.source)
+                    device_lap("upload")
                     recording.graph.replay()
                     result = recording.result
+                device_lap("transforms")
                 host, ticket = self._machine.download(result)
+                device_lap("download")
             # Others may launch meanwhile, on the same addresses: it all goes through one stream.
             self._machine.wait(ticket)
+            lap("device")
         return host.numpy()
 
     @property

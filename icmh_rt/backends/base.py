@@ -7,9 +7,12 @@ how they compute ``g_a``, ``h_a`` and ``g_s``: nothing that entropy decoding dep
 
 from __future__ import annotations
 
+import contextvars
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,10 +62,50 @@ class Stopwatch:
         self.times[stage] = self.times.get(stage, 0.0) + now - self._last
         self._last = now
 
+    def device_lap(self, stage: str) -> None:
+        """What the device was given since the last one is that stage; "" begins. Only stopwatches
+        that look at devices do something with it.
+        """
+        return None
+
     def take_over(self, times: dict[str, float]) -> None:
         """Count stages that another stopwatch measured meanwhile; the next lap starts here."""
         self.times |= times
         self._last = time.perf_counter()
+
+
+_watch: contextvars.ContextVar[Stopwatch | None] = contextvars.ContextVar(
+    "icmh_rt_stopwatch", default=None
+)
+
+
+@contextmanager
+def measured_by(watch: Stopwatch) -> Iterator[None]:
+    """Let the codec's calls in this block (of this thread) use ``watch``."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def stopwatch() -> Stopwatch:
+    """What measures here: that of `measured_by`, or a new one."""
+    return _watch.get() or Stopwatch()
+
+
+def lap(stage: str) -> None:
+    """The time since the last lap was that stage's, if anybody measures."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.lap(stage)
+
+
+def device_lap(stage: str) -> None:
+    """`Stopwatch.device_lap`, if anybody measures."""
+    watch = _watch.get()
+    if watch is not None:
+        watch.device_lap(stage)
 
 
 class Backend(ABC):
@@ -74,6 +117,9 @@ class Backend(ABC):
 
     name: str
     device: str
+    analysis_covers: tuple[str, ...] = ("g_a",)
+    synthesis_covers: tuple[str, ...] = ("g_s",)
+    """Stages that are inside of `analysis` and of `synthesis` without laps of their own."""
 
     def __init__(self, bundle: CodecBundle) -> None:
         self.bundle = bundle
@@ -129,6 +175,18 @@ class Backend(ABC):
         """
         return ThreadPoolExecutor(count, "icmh_rt-images", initializer=work_alone)
 
+    def module_of(self, task: str) -> Any:
+        """The torch module that runs a task's transforms, for instruments; None without torch."""
+        return None
+
+    def latent_alone(self, image: np.ndarray, width: float, task: str) -> None:
+        """g_a without the rest of `analysis_covers`, for instruments.
+
+        Raises:
+            NotImplementedError: the backend cannot run it alone.
+        """
+        raise NotImplementedError
+
     # -- the codec's side --------------------------------------------------------------------------
 
     def coding(self, width: float, quality: int) -> Coding:
@@ -143,7 +201,7 @@ class Backend(ABC):
         Raises:
             ImageError: the transforms gave a value that is not finite.
         """
-        watch = Stopwatch()
+        watch = stopwatch()
         width, _ = self.bundle.width(width)
         coding = self.coding(width, quality)
         y = self.analysis(image, width, task)
@@ -151,6 +209,7 @@ class Backend(ABC):
         z = self.hyper_analysis(y, width, task)
         watch.lap("h_a")
         symbols_z = coding.quantize_hyper(z)
+        watch.lap("quantize")
         latent = self.latent_to_host(y)
         watch.lap("download")
         prediction = coding.predict(symbols_z, image.shape[:2])

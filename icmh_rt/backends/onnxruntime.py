@@ -65,6 +65,7 @@ class OnnxruntimeBackend(Backend):
     """
 
     name = "onnxruntime"
+    analysis_covers = ("g_a", "h_a")
 
     def __init__(
         self,
@@ -94,6 +95,12 @@ class OnnxruntimeBackend(Backend):
         if self._precision != "fp32" and not (np.isfinite(y).all() and np.isfinite(z).all()):
             y, z = self._session("analysis", width, task, "fp32").run(["y", "z"], feed)
         return HostLatents(y[0], z[0])
+
+    def latent_alone(self, image: np.ndarray, width: float, task: str) -> None:
+        feed = {"image": np.ascontiguousarray(image)[None]}
+        options = ort.RunOptions()
+        options.only_execute_path_to_fetches = True
+        self._session("analysis", width, task, self._precision).run(["y"], feed, options)
 
     def synthesis(
         self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]

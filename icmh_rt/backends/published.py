@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icmh_rt.backends.base import Backend
+from icmh_rt.backends.base import Backend, lap
 from icmh_rt.backends.torch import device_of, dtype_of
 from icmh_rt.errors import BundleError, IcmhError, OptionError
 from icmh_rt.models.checkpoints import from_state_dict
@@ -50,6 +50,9 @@ class PublishedBackend(Backend):
             for task in set(bundle.tasks) - set(bundle.adapted_tasks):
                 self._models[task] = base
 
+    def module_of(self, task: str) -> nn.Module:
+        return self._models[task]
+
     @torch.inference_mode()
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor:
         size = image.shape[:2]
@@ -59,6 +62,7 @@ class PublishedBackend(Backend):
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
         place = x[0, :, top : top + size[0], left : left + size[1]]
         place.copy_(pixels.permute(2, 0, 1).float().div_(255.0))
+        lap("upload")
         return self._run("g_a", x, width, task)
 
     @torch.inference_mode()

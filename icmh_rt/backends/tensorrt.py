@@ -76,6 +76,9 @@ class TensorRTBackend(Backend):
     """
 
     name = "tensorrt"
+    # Copies and engine are one launch.
+    analysis_covers = ("upload", "g_a", "h_a", "download")
+    synthesis_covers = ("upload", "g_s", "download")
 
     def __init__(self, bundle: Bundle, library: Library, device: Device, precision: str) -> None:
         super().__init__(bundle)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icmh_rt.backends import _devices
 from icmh_rt.backends._cuda_graphs import CudaMachine, GraphRunner
-from icmh_rt.backends.base import Backend, HostLatents
+from icmh_rt.backends.base import Backend, HostLatents, device_lap, lap
 from icmh_rt.bundle import Bundle
 from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
@@ -126,6 +126,9 @@ class TorchBackend(Backend):
         # An image on one core beside another on the next beats both on two: nothing waits.
         return single_threaded_workers(count, "icmh_rt-images")
 
+    def module_of(self, task: str) -> SlimmableHyperprior:
+        return self._model
+
     # -- encoding ----------------------------------------------------------------------------------
 
     @torch.inference_mode()
@@ -156,11 +159,14 @@ class TorchBackend(Backend):
         index = self._config.width_index(width)
         shape_y, shape_z = self._latent_shapes(image.shape[:2], index)
         size_y, size_z = (h * w * c for h, w, c in (shape_y, shape_z))
+        mark = lap if self.graphs is None else device_lap
 
         def body(pixels: Tensor) -> Tensor:
             with self._adapted(model, task):
                 y = self._g_a(pixels[None], model, width)
+            mark("g_a")
             z = self._h_a(y, model, width)
+            mark("h_a")
             # Both and the largest magnitude, in one piece of memory for one copy.
             both = torch.empty(size_y + size_z + 1, device=y.device)
             both[:size_y].view(shape_y).copy_(_to_tokens(y))
@@ -170,6 +176,7 @@ class TorchBackend(Backend):
 
         key = (image.shape[:2], index, task) if model is self._model else None
         both = self._run("encode", image, key, body)
+        lap("download")
         if not np.isfinite(both[-1]) and model is not self._wide_model:
             return None
         return HostLatents(both[:size_y].reshape(shape_y), both[size_y:-1].reshape(shape_z))
