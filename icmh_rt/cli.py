@@ -35,6 +35,7 @@ _ELSEWHERE = {
     "doctor": ("icmh_rt.doctor.cli", "onnx", "look at this installation and say what to mend"),
     "convert": ("icmh_rt.convert", "torch", "make a bundle of a published checkpoint"),
     "export": ("icmh_rt.export._cli", "export", "make ONNX graphs and TensorRT engines"),
+    "profile": ("icmh_rt.profiling.cli", "onnx", "measure speed and where the time goes"),
     "eval": ("icmh_rt.evaluation.cli", "torch", "measure rate, distortion and BD-rate"),
     "train": ("icmh_rt.training.cli", "train", "train a codec"),
     "bundle": ("icmh_rt.training.bundle_cli", "train", "fold a training checkpoint into a bundle"),
@@ -124,10 +125,11 @@ def _import(module: str, extra: str, command: str) -> Any:
 _ENCODE_TEXT = (
     "Encode images. X.png becomes X.icmh beside it; with -o, what OUT says: a file for one input, "
     "a folder (made if missing) for many or where OUT ends in a slash. A folder, a quoted pattern, "
-    "a list (.txt, one path a line) or - (such a list on standard input) as IN, or --jobs, encodes "
-    "into the folder OUT: trees are mirrored, several images are in work at a time, what an "
-    "earlier run did is left out, nothing else is overwritten, and images that cannot be encoded "
-    "are listed in OUT/icmh-failed.jsonl."
+    "a list (.txt, one path a line), - (such a list on standard input) or a URI "
+    "(s3://bucket/photos) as IN, or --jobs, encodes into the folder or URI OUT: trees are "
+    "mirrored, several images are in work at a time, what an earlier run did is left out, nothing "
+    "else is overwritten, and images that cannot be encoded are listed in OUT/icmh-failed.jsonl. "
+    "With --ray the machines of a Ray cluster share the work."
 )
 _DECODE_TEXT = (
     "Decode streams. X.icmh becomes X.png beside it; with -o, what OUT says, as for encode. "
@@ -161,6 +163,11 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="images in work at a time (0: as many as threads)"
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="encode on a Ray cluster, --jobs actors: auto, HOST:PORT, or local for one here",
     )
     parser.add_argument(
         "--force", action="store_true", help="replace streams that an earlier run did not make"
@@ -201,7 +208,8 @@ def _add_codec(parser: argparse.ArgumentParser) -> None:
 def _encode(options: argparse.Namespace) -> int:
     _check_quality(options.quality)
     folders = _import("icmh_rt.folder_encoding", "torch", "icmh encode")
-    if options.jobs is not None or any(map(folders.is_many, options.inputs)):
+    many = options.jobs is not None or options.ray is not None
+    if many or any(map(folders.is_many, options.inputs)):
         return _encode_folder(options, folders)
     if options.force:
         raise OptionError("--force is for folders: a stream named here is replaced as it is")
@@ -242,11 +250,10 @@ def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
         raise OptionError("encoding folders, patterns and lists needs -o FOLDER")
     if options.jobs is not None and options.jobs < 0:
         raise OptionError(f"--jobs is {options.jobs}: give 1 or more, or 0 for all threads")
-    output = Path(options.output)
-    jobs = folders.find_jobs(options.inputs, output, sys.stdin)
-    encoding = folders.FolderEncoding(
-        _encoder(options), output, options.jobs or 0, force=options.force
-    )
+    if sys.stdin is not None and hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # paths are any bytes
+    jobs = folders.find_jobs(options.inputs, options.output, sys.stdin or ())
+    encoding = _folder_encoding(options, folders)
     counts = {"encoded": 0, "skipped": 0, "failed": 0}
     progress = _Progress(len(jobs))
     for done, finished in enumerate(encoding.run(jobs)):
@@ -254,7 +261,7 @@ def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
         if finished.record is None:
             counts["failed"] += 1
             print(f"icmh: error: {finished.error}", file=sys.stderr)
-            record = {"input": str(finished.job.source), "error": finished.error}
+            record = {"input": finished.job.source, "error": finished.error}
         else:
             counts["skipped" if finished.skipped else "encoded"] += 1
             record = {**finished.record, "skipped": finished.skipped}
@@ -262,16 +269,37 @@ def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
             print(json.dumps(record), flush=True)
         elif finished.record is not None and not finished.skipped:
             print(
-                f"{record['input']} -> {output / record['output']}: "
+                f"{record['input']} -> {os.path.join(options.output, record['output'])}: "
                 f"{record['stream_bytes']:,} bytes",
                 flush=True,
             )
-        progress.show(done + 1, str(finished.job.source))
+        progress.show(done + 1, finished.job.source)
     progress.clear()
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    listed = f" (listed in {output / folders.FAILED})" if counts["failed"] else ""
-    print(f"icmh: {summary}{listed}", file=sys.stderr)
+    if counts["failed"]:
+        summary += f" (listed in {os.path.join(options.output, folders.FAILED)})"
+    print(f"icmh: {summary}", file=sys.stderr)
     return FAILED if counts["failed"] else OK
+
+
+def _folder_encoding(options: argparse.Namespace, folders: Any) -> Any:
+    """On this machine, or on a cluster."""
+    jobs = options.jobs or 0
+    if options.ray is None:
+        return folders.FolderEncoding(_encoder(options), options.output, jobs, force=options.force)
+    distributed = _import("icmh_rt.distributed", "ray", "icmh encode --ray")
+    return distributed.RayEncoding(
+        options.output,
+        options.width,
+        options.task,
+        options.quality,
+        options.model,
+        backend=options.backend,
+        device=options.device,
+        address=options.ray,
+        actors=jobs,
+        force=options.force,
+    )
 
 
 def _encode_line(record: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ The rules, in one place:
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -161,15 +162,27 @@ def _write_options(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     return _WRITE_OPTIONS[suffix]
 
 
+def load_image_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """What `load_image` makes of a file of these bytes; ``name`` is for messages."""
+    with _naming(name):
+        return np.require(_decode_file(io.BytesIO(data), max_pixels), requirements=("C", "W"))
+
+
 def _from_file(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
-    name = os.fsdecode(path)
-    try:
+    with _naming(os.fsdecode(path)):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
             kind = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
             raise ImageError(f"is {kind}: name an image file")
         with open(path, "rb") as file:
             return _decode_file(file, max_pixels)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Whatever is raised becomes an ImageError that begins with the file's name."""
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except FileNotFoundError:

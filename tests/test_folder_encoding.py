@@ -21,6 +21,7 @@ pytest.importorskip("torch", reason="the torch extra is not installed")
 from icmh_rt import folder_encoding
 from icmh_rt.errors import ImageError, OptionError
 from icmh_rt.folder_encoding import FAILED, MANIFEST, FolderEncoding, find_jobs
+from icmh_rt.places import place_of
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +50,16 @@ def run(encoder, arguments, output: Path, lines=(), **options):
     jobs = find_jobs([str(argument) for argument in arguments], output, iter(lines))
     results = list(FolderEncoding(encoder, output, **options).run(jobs))
     assert [result.job for result in results] == jobs  # in order
-    return {result.job.source.name: result for result in results}
+    return {Path(result.job.source).name: result for result in results}
 
 
 def streams(output: Path) -> dict[str, bytes]:
     return {p.relative_to(output).as_posix(): p.read_bytes() for p in output.rglob("*.icmh")}
+
+
+def recorded(output: str | Path) -> dict[str, dict]:
+    """The manifest, by output."""
+    return folder_encoding._by_output(place_of(output).lines(MANIFEST))
 
 
 # -- encode_many -----------------------------------------------------------------------------------
@@ -130,7 +136,7 @@ def test_patterns_lists_and_standard_input(tree: Path, tmp_path: Path, monkeypat
     out = tmp_path / "out"
 
     def targets(*arguments: str, lines=()) -> list[str]:
-        return [job.target.as_posix() for job in find_jobs(arguments, out, iter(lines))]
+        return [job.target for job in find_jobs(arguments, out, iter(lines))]
 
     assert targets(f"{tree}/**/*.png") == ["a.icmh", "b/c.icmh"]
     assert targets(f"{tree}/a.png", f"{tree}/b/c.png") == ["a.icmh", "c.icmh"]
@@ -162,6 +168,46 @@ def test_two_images_of_one_name_are_not_one_stream(encoder, tree: Path, tmp_path
     results = run(encoder, [tree], tmp_path / "out")
     assert "already the stream of" in results["a.png"].error
     assert streams(tmp_path / "out")["a.icmh"] == encoder.encode(tree / "a.bmp")
+
+
+def test_ugly_lists(encoder, tree: Path, tmp_path: Path) -> None:
+    """Every line that names no image is a failure of its own."""
+    (tree / "folder.png").mkdir()
+    ugly = [
+        ".",
+        "..",
+        "/",
+        "../..",
+        "   ",
+        "folder.png",
+        "\udcff.png",
+        "x" * 5000,
+        "y" * 250 + ".png",
+    ]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tree / "pipe.png")  # opening it would wait for ever
+        ugly.append(str(tree / "pipe.png"))
+    lines = [f"{name}\r\n" for name in ugly] + ["\n", f"{tree}/a.png"]
+    out = tmp_path / "out"
+    finished = list(FolderEncoding(encoder, out).run(find_jobs(["-"], out, lines)))
+    assert [f.job.source for f in finished] == [*ugly, f"{tree}/a.png"]
+    assert [bool(f.error) for f in finished] == [True] * len(ugly) + [False]
+    assert not any("\n" in f.error for f in finished)
+    assert len((out / FAILED).read_text().splitlines()) == len(ugly)
+    assert not [p for p in tmp_path.iterdir() if p.name not in ("in", "out")]
+    for content in (b"\xff\xd8 no list \0\0", b"a.png\0b.png\0"):
+        (tree / "list.txt").write_bytes(content)
+        with pytest.raises(OptionError, match="no list of paths"):
+            find_jobs([str(tree / "list.txt")], out, ())
+
+
+def test_a_manifest_of_nonsense_counts_for_nothing(encoder, tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    lines = ["null", "[]", "{}", '{"output": 3}', '{"output": "a.icmh"}', "", "\0", '{"output": "b']
+    (out / MANIFEST).write_bytes("\n".join(lines).encode() + b"\xff\xfe")
+    assert not any(result.skipped for result in run(encoder, [tree], out).values())
+    assert all(result.skipped for result in run(encoder, [tree], out).values())
 
 
 # -- again -----------------------------------------------------------------------------------------
@@ -215,7 +261,7 @@ def test_a_torn_manifest_is_gone_on_with(encoder, tree: Path, tmp_path: Path) ->
     assert sum(result.skipped for result in results.values()) == 2
     assert not any(result.error for result in results.values())
     assert all(result.skipped for result in run(encoder, [tree], out).values())
-    assert len(folder_encoding._read_manifest(manifest)) == 3
+    assert len(recorded(out)) == 3
 
 
 def test_bad_files_are_set_aside(encoder, tree: Path, tmp_path: Path) -> None:
@@ -256,37 +302,84 @@ def test_the_command(tree: Path, tmp_path: Path) -> None:
     (tree / "bad.png").unlink()
     result = command("-", "-o", tmp_path / "out2", "--jobs", "1", *settings, input=f"{tree}/a.png")
     assert result.returncode == 0 and result.stderr.strip() == "icmh: 1 encoded"
+    result = command("-", "-o", tmp_path / "out2", *settings, input="\0")
+    assert result.returncode == 2 and "no list of paths" in result.stderr
+    result = command("-", "-o", tmp_path / "out2", *settings, stdin=subprocess.DEVNULL)
+    assert result.returncode == 2 and "- names no image" in result.stderr
+    result = command("nonsense://x", "-o", tmp_path / "out2", *settings)
+    assert result.returncode in (1, 2) and result.stderr.count("\n") == 1
     assert command(tree, *settings).returncode == 2  # where to?
     assert command(tree, "-o", tree / "a.png", *settings).returncode == 2
     assert command(tree / "a.png", "--force", *settings).returncode == 2
     assert command(tree, "-o", tmp_path / "o", "--jobs", "-3", *settings).returncode == 2
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_killed_half_way_and_started_again(encoder, tmp_path: Path) -> None:
-    """No work is lost, no file is broken."""
-    source, out = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
+@pytest.fixture(scope="module")
+def sixty(encoder, tmp_path_factory) -> tuple[Path, dict[str, bytes]]:
+    """Photographs in folders, some of them no images, and what an unbroken run makes of them."""
+    source = tmp_path_factory.mktemp("sixty")
     for seed in range(60):
-        Image.fromarray(picture(seed, 200, 300)).save(source / f"{seed:02}.png")
-    arguments = [sys.executable, "-m", "icmh_rt", "encode", str(source), "-o", str(out)]
-    arguments += ["--width", "0.25", "--device", "cpu"]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and len(list(out.glob("*.icmh"))) < 8:
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
-    finished = streams(out)
-    assert 8 <= len(finished) < 60
-    for name, data in finished.items():
-        assert data == encoder.encode(source / name.replace(".icmh", ".png"))
-    recorded = folder_encoding._read_manifest(out / MANIFEST)
-    result = subprocess.run([*arguments, "--json"], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    records = [json.loads(line) for line in result.stdout.splitlines()]
-    assert {r["output"] for r in records if r["skipped"]} == set(recorded) and recorded
+        path = source / f"{seed % 3}" / f"{seed:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture(seed, 200, 300)).save(path)
+    (source / "0" / "broken.png").write_text("no image")
+    out = tmp_path_factory.mktemp("unbroken")
+    run(encoder, [source], out)
     assert len(streams(out)) == 60
-    left = {p.name for p in out.iterdir() if p.suffix != ".icmh" and p.name != MANIFEST}
-    assert all(name.startswith(".") and name.endswith(".tmp") for name in left)
-    assert os.path.exists(out / MANIFEST)
+    return source, streams(out)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize("kind", ["folder", "pattern", "list", "-", "uri"])
+def test_killed_at_any_moment_and_started_again(sixty, tmp_path: Path, kind: str) -> None:
+    """No work is lost, no file is broken, however often."""
+    source, expected = sixty
+    out, place = tmp_path / "out", str(tmp_path / "out")
+    if kind == "uri":
+        pytest.importorskip("pyarrow.fs", exc_type=ImportError, reason="no ray extra here")
+        argument, place = source.as_uri(), f"file://{out}"
+    elif kind in ("list", "-"):
+        listed, below = tmp_path / "list.txt", str(source)
+        argument = "-" if kind == "-" else str(listed)
+        listed.write_text("\n".join(sorted(str(path) for path in source.rglob("*.png"))))
+        expected = {below[1:] + "/" + name: data for name, data in expected.items()}
+    else:
+        argument = str(source) if kind == "folder" else f"{source}/**/*.png"
+    arguments = [sys.executable, "-m", "icmh_rt", "encode", argument, "-o", place, "--json"]
+    arguments += ["--width", "0.25", "--device", "cpu", "--jobs", "2"]
+    standard_input = (tmp_path / "list.txt").read_text() if kind == "-" else ""
+    random = np.random.default_rng(len(kind))
+    before: dict[str, dict] = {}
+    for killed in range(1, 4 if kind == "folder" else 2):
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+        }
+        process = subprocess.Popen(arguments, text=True, **pipes)
+        process.stdin.write(standard_input)
+        process.stdin.close()
+        until, known = time.monotonic() + 120, len(streams(out))
+        while time.monotonic() < until and process.poll() is None and len(streams(out)) <= known:
+            time.sleep(0.002)
+        time.sleep(random.uniform(0.0, 0.15))
+        process.kill()
+        process.wait()
+        found, done = streams(out), recorded(place)
+        assert all(expected[name] == data for name, data in found.items())
+        assert set(before) <= set(done) <= set(found)
+        # What is there and not in the manifest was in work, but for buckets' manifests, which are
+        # written every few seconds.
+        assert kind == "uri" or len(found) - len(done) <= 5 * killed
+        before = done
+    result = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=300, input=standard_input
+    )
+    assert result.returncode == 1 and "1 failed" in result.stderr, result.stderr
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {r["output"] for r in records if r.get("skipped")} == set(before)
+    assert streams(out) == expected
+    others = {p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".icmh"}
+    assert {name for name in others if not name.endswith(".tmp")} == {MANIFEST, FAILED}
+    assert kind == "uri" or len(others) == 2  # nothing half written
