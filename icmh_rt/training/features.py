@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,30 +43,71 @@ _LEAST_SCALE = 0.3  # of the mean of all channels' deviations
 _STATISTICS = 256  # pairs that the head's first and last layer are scaled by
 
 
+@dataclass(frozen=True)
+class Units:
+    """What is one within the head while it learns, each ``(C,)``: latents are divided by
+    ``latents``, and features are ``offset`` and so many times ``scale``. Steps are of one size for
+    all weights, so what weights meet must be too.
+    """
+
+    latents: Tensor
+    scale: Tensor
+    offset: Tensor
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> Units:
+        """By the first pairs. Channels that are all but dead, as many are behind a ReLU and at low
+        quality, must not count by what they lack.
+        """
+        some = slice(_STATISTICS)
+        features = pairs.features[some].float()
+        return cls(
+            _not_least(pairs.latents[some].float().std((0, 1, 2))),
+            _not_least(features.std((0, 2, 3))),
+            features.mean((0, 2, 3)),
+        )
+
+    def to(self, device: torch.device) -> Units:
+        return Units(self.latents.to(device), self.scale.to(device), self.offset.to(device))
+
+    def folded(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A head's weights for latents and features as they are."""
+        weights = dict(weights)
+        weights["stem.weight"] = weights["stem.weight"] / self.latents
+        weights["out.weight"] = weights["out.weight"] * self.scale[:, None]
+        weights["out.bias"] = weights["out.bias"] * self.scale + self.offset
+        return weights
+
+
+def _not_least(deviations: Tensor) -> Tensor:
+    return deviations.clamp(min=_LEAST_SCALE * float(deviations.mean()) + 1e-6)
+
+
 class FeatureDistance(nn.Module):
     """Runs head and remainder: ``(features' distance, outputs' distance)``, each ``()``.
 
     Args:
-        head: what learns.
+        head: what learns, in ``units``.
         network: whose features it gives.
-        scale: ``(C,)`` by which channels' differences are divided.
         dtype: what the head computes in, None for float32.
     """
 
     def __init__(
-        self, head: FeatureHead, network: TaskNetwork, scale: Tensor, dtype: torch.dtype | None
+        self, head: FeatureHead, network: TaskNetwork, units: Units, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        self.head, self.dtype = head, dtype
+        self.head, self.units, self.dtype = head, units, dtype
         # In a list: what does not learn is nobody's parameter.
         self._network, self._rest = [network], [network.remainder()]
-        self.register_buffer("scale", scale[:, None, None])
 
     def forward(self, latents: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        units = self.units
         with torch.autocast(latents.device.type, self.dtype, enabled=self.dtype is not None):
-            found = self.head(latents)
+            found = self.head(latents / units.latents[:, None, None])
+        scale, offset = units.scale[:, None, None], units.offset[:, None, None]
         found = found.float()
-        distance = ((found - features) / self.scale).square().mean()
+        distance = (found - (features - offset) / scale).square().mean()
+        found = found * scale + offset
         (rest,) = self._rest
         if rest is None:
             return distance, distance.new_zeros(())
@@ -110,10 +153,11 @@ class FeatureTrainer(TrainingRun):
         self.network = network.to(device)
         self.size = self._size()
         self.pairs = self._pairs(bundle)
-        head, scale = self._head()
+        self.units = Units.of(self.pairs).to(device)
+        head = self._head()
         self.outputs = head.outputs
         dtype = torch.bfloat16 if config.precision == "bf16" else None
-        objective = FeatureDistance(head, self.network, scale, dtype)
+        objective = FeatureDistance(head, self.network, self.units, dtype)
         optimizer = torch.optim.Adam(head.parameters(), lr=config.optimizer.lr)
         self.head = head
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
@@ -150,28 +194,18 @@ class FeatureTrainer(TrainingRun):
             lambda pictures: pictures.to(device),
         )
 
-    def _head(self) -> tuple[FeatureHead, Tensor]:
-        """The head at its start, and the features' scale: what it takes and gives is of the order
-        of one within.
-        """
-        pairs, device = self.pairs, self.accelerator.device
+    def _head(self) -> FeatureHead:
+        """The head at its start, which gives little more than the features' means."""
+        device = self.accelerator.device
         sample = torch.zeros((1, 3, *self.size), device=device)
         outputs = [(k, v.shape[1]) for k, v in features_of(self.network, sample).items()]
         torch.manual_seed(self.config.seed)
         head = FeatureHead(
-            pairs.latents.shape[-1], self.config.channels, self.config.blocks, outputs
+            self.pairs.latents.shape[-1], self.config.channels, self.config.blocks, outputs
         )
-        some = slice(_STATISTICS)
-        deviation = pairs.latents[some].float().std((0, 1, 2)) + 1e-3
-        features = pairs.features[some].float()
-        deviations = features.std((0, 2, 3))
-        # Behind a ReLU some channels are all but dead: they must not count by what they lack.
-        scale = deviations.clamp(min=_LEAST_SCALE * float(deviations.mean()) + 1e-6)
         with torch.no_grad():
-            head.stem.weight /= 2.0 * deviation
-            head.out.weight *= 0.1 * scale[:, None]
-            head.out.bias.copy_(features.mean((0, 2, 3)))
-        return head.to(device, memory_format=torch.channels_last), scale.to(device)
+            head.out.weight *= 0.1
+        return head.to(device, memory_format=torch.channels_last)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -191,7 +225,7 @@ class FeatureTrainer(TrainingRun):
     def trained(self) -> TrainedFeatureHead:
         """The averaged head in half precision."""
         return TrainedFeatureHead(
-            {k: v.half().cpu().numpy() for k, v in self.average.items()},
+            {k: v.half().cpu().numpy() for k, v in self.units.folded(self.average).items()},
             self.width,
             self.config.channels,
             self.config.blocks,

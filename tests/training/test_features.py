@@ -20,13 +20,14 @@ import icmh_rt  # noqa: E402
 from icmh_rt import bundle as bundles  # noqa: E402
 from icmh_rt import cli  # noqa: E402
 from icmh_rt.errors import OptionError, TrainingError  # noqa: E402
+from icmh_rt.models.feature_head import module_of  # noqa: E402
 from icmh_rt.tasks import FastestDet, ModuleNetwork, OnnxNetwork  # noqa: E402
 from icmh_rt.tasks.remainder import remainder  # noqa: E402
 from icmh_rt.training.cli import config_path  # noqa: E402
 from icmh_rt.training.crops import Views  # noqa: E402
 from icmh_rt.training.feature_config import from_dict  # noqa: E402
 from icmh_rt.training.feature_pairs import Pairs, features_of, latents_of, make_pairs  # noqa: E402
-from icmh_rt.training.features import HEAD, FeatureTrainer  # noqa: E402
+from icmh_rt.training.features import HEAD, FeatureTrainer, Units  # noqa: E402
 from icmh_rt.training.fields import read_yaml  # noqa: E402
 from icmh_rt.training.run import CHECKPOINT, LOG  # noqa: E402
 
@@ -231,12 +232,25 @@ def test_a_head_learns(images, tmp_path, detector) -> None:
 
 
 def test_dead_channels_do_not_count_by_what_they_lack(images, tmp_path, detector) -> None:
-    trainer = _trainer(images, tmp_path, detector)
-    features = trainer.pairs.features.clone()
+    pairs = _trainer(images, tmp_path, detector).pairs
+    features = pairs.features.clone()
     features[:, 0] = 0.0
-    trainer.pairs = Pairs(trainer.pairs.latents, features)
-    _, scale = trainer._head()
+    scale = Units.of(Pairs(pairs.latents, features)).scale
     assert 0.2 * scale[1:].mean() < scale[0] < scale[1:].mean()
+
+
+def test_a_saved_head_is_what_learned(images, tmp_path, detector) -> None:
+    """Units are folded in."""
+    trainer = _trainer(images, tmp_path, detector)
+    trainer.run(until=2, progress=False)
+    latents, _ = trainer.batch(0)
+    trainer.head.load_state_dict(trainer.average)
+    units = trainer.units
+    with torch.no_grad():
+        learned = trainer.head(latents / units.latents[:, None, None])
+        learned = learned * units.scale[:, None, None] + units.offset[:, None, None]
+        saved = module_of(trainer.trained())(latents)
+    assert (saved - learned).abs().max() < 5e-3 * learned.abs().max()
 
 
 def test_resume_ends_where_an_unbroken_run_ends(images, tmp_path, detector) -> None:
