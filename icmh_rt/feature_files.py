@@ -26,6 +26,11 @@ from icmh_rt.errors import BundleError
 METADATA = "icmh_features"
 FORMAT = 1
 
+BOUND = 4.0
+"""What goes into a block, and comes out of the last, is clipped to plus and minus this. A block is
+a product of what it sees: without, six of them multiply what is unusual to anything.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedFeatureHead:

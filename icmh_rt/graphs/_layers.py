@@ -14,7 +14,7 @@ import numpy as np
 
 from icmh_rt.bundle import Bundle
 from icmh_rt.errors import BundleError, OptionError
-from icmh_rt.feature_files import TrainedFeatureHead
+from icmh_rt.feature_files import BOUND, TrainedFeatureHead
 from icmh_rt.graphs._builder import GraphBuilder, Side
 from icmh_rt.graphs._eight_bits import EightBits, Rounder
 
@@ -285,8 +285,11 @@ def feature_head(layers: Layers, y: str, head: TrainedFeatureHead) -> dict[str, 
     b, c = layers.b, head.channels
     latent = head.arrays["stem.weight"].shape[1]
     with b.scope("features"):
+        limits = [b.constant(np.array(v, layers.weights.dtype), "bound") for v in (-BOUND, BOUND)]
         x = layers.settle(layers.pointwise(y, f"{HEAD}stem", c, latent))
-        x = layers.blocks(x, f"{HEAD}blocks", head.blocks, c)
+        x = b.node("Clip", x, *limits)
+        for i in range(head.blocks):
+            x = b.node("Clip", layers.block(x, f"{HEAD}blocks.{i}", c), *limits)
         x = layers.pointwise(x, f"{HEAD}out", sum(count for _, count in head.outputs), c)
         ends = np.cumsum([0, *(count for _, count in head.outputs)])
         axes = b.constant(np.array([1], np.int64), "channels")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from icmh_rt.errors import BundleError
-from icmh_rt.feature_files import TrainedFeatureHead
+from icmh_rt.feature_files import BOUND, TrainedFeatureHead
 from icmh_rt.models.slimmable import DepthConvBlock, SlimPointwise
 
 
@@ -41,9 +41,9 @@ class FeatureHead(nn.Module):
         self.out = SlimPointwise([channels], [sum(count for _, count in self.outputs)])
 
     def forward(self, y: Tensor) -> Tensor:
-        x = self.stem(y.contiguous(memory_format=torch.channels_last), 0)
+        x = self.stem(y.contiguous(memory_format=torch.channels_last), 0).clamp(-BOUND, BOUND)
         for block in self.blocks:
-            x = block(x, 0)
+            x = block(x, 0).clamp(-BOUND, BOUND)
         return self.out(x, 0)
 
     def split(self, features: Tensor) -> dict[str, Tensor]:

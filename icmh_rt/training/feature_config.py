@@ -34,9 +34,9 @@ class FeatureOptimizerConfig:
     """Adam at ``lr``, with the schedule and the average of `AdapterOptimizerConfig`."""
 
     steps: int = 3000
-    lr: float = 6e-4
+    lr: float = 3e-3
     warmup_steps: int = 100
-    decay_fraction: float = 0.8
+    decay_fraction: float = 0.7
     final_lr_fraction: float = 0.01
     clip_norm: float = 1.0
     ema_decay: float = 0.995

@@ -39,15 +39,17 @@ from icmh_rt.training.run import (
 )
 
 HEAD = "features.safetensors"
+_LATENT_DEVIATIONS = 4.0
 _LEAST_SCALE = 0.3  # of the mean of all channels' deviations
 _STATISTICS = 256  # pairs that the head's first and last layer are scaled by
 
 
 @dataclass(frozen=True)
 class Units:
-    """What is one within the head while it learns, each ``(C,)``: latents are divided by
-    ``latents``, and features are ``offset`` and so many times ``scale``. Steps are of one size for
-    all weights, so what weights meet must be too.
+    """What is one for the head while it learns, each ``(C,)``: latents are divided by ``latents``,
+    and features are ``offset`` and so many times ``scale``. Steps are of one size for all weights,
+    so what weights meet must be too. Latents have long tails and a head clips: their unit is some
+    deviations.
     """
 
     latents: Tensor
@@ -62,7 +64,7 @@ class Units:
         some = slice(_STATISTICS)
         features = pairs.features[some].float()
         return cls(
-            _not_least(pairs.latents[some].float().std((0, 1, 2))),
+            _LATENT_DEVIATIONS * _not_least(pairs.latents[some].float().std((0, 1, 2))),
             _not_least(features.std((0, 2, 3))),
             features.mean((0, 2, 3)),
         )
@@ -158,7 +160,7 @@ class FeatureTrainer(TrainingRun):
         self.outputs = head.outputs
         dtype = torch.bfloat16 if config.precision == "bf16" else None
         objective = FeatureDistance(head, self.network, self.units, dtype)
-        optimizer = torch.optim.Adam(head.parameters(), lr=config.optimizer.lr)
+        optimizer = torch.optim.Adam(head.parameters(), lr=config.optimizer.lr, betas=(0.9, 0.98))
         self.head = head
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.average = {k: v.detach().clone() for k, v in head.named_parameters()}
