@@ -62,7 +62,7 @@ class FeatureConfig:
     channels: int = 128
     blocks: int = 6
     qualities: tuple[int, int] = (MIN_QUALITY, 64)
-    feature_weight: float = 0.5
+    feature_weight: float = 10.0
     log_every: int = 50
     checkpoint_every: int = 250
     data: FeatureDataConfig = field(default_factory=FeatureDataConfig)
