@@ -13,10 +13,10 @@ what the detector says, in rounds that have each of them once, in random order:
                Decoder.decode, and the whole detector
     adapted    the same of the head's task, whose adapters take time too
 
-and what encoding takes, of the small stream and of the full-width ones. Detector and remainder run
-in onnxruntime, on as many threads as the codec. Prints medians with their 95 % bootstrap intervals
-and the ratios within rounds. Exit code 1 if "features" is less than 5 times as fast as "picture",
-the bar. What it costs in accuracy at equal bytes: `icmh eval task --reduce --features`.
+and what encoding takes, of the small stream and of the full-width ones. The detector runs in
+onnxruntime, on as many threads as the codec; its remainder on one. Prints medians with their 95 %
+bootstrap intervals and the ratios within rounds. Exit code 1 if "features" is less than 5 times as
+fast as "picture", the bar. What it costs in accuracy at equal bytes: `icmh eval task --reduce --features`.
 """
 
 from __future__ import annotations
@@ -116,8 +116,9 @@ def _contestants(
         for name, task in (("picture", "human"), ("adapted", options.task))
         if name == "picture" or task in bundle.adapters
     }
-    whole = _session(options.detector)
-    rest = _session(remainder(options.detector, layers).SerializeToString())
+    whole = _session(options.detector, icmh_rt.get_num_threads())
+    # So little is left of the detector that waking a second thread takes longer than it saves.
+    rest = _session(remainder(options.detector, layers).SerializeToString(), 1)
     (taken,) = (value.name for value in whole.get_inputs())
 
     def from_features() -> object:
@@ -166,13 +167,11 @@ def _nearest(width: float, task: str, count: int, image, where: dict[str, str]):
     return best
 
 
-def _session(model: Any) -> Any:
+def _session(model: Any, threads: int) -> Any:
     import onnxruntime as ort
 
-    import icmh_rt
-
     settings = ort.SessionOptions()
-    settings.intra_op_num_threads = icmh_rt.get_num_threads()
+    settings.intra_op_num_threads = threads
     # As the codec's own sessions: threads that wait must not keep the cores from others.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
