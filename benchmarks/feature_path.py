@@ -16,7 +16,8 @@ what the detector says, in rounds that have each of them once, in random order:
 and what encoding takes, of the small stream and of the full-width ones. The detector runs in
 onnxruntime, on as many threads as the codec; its remainder on one. Prints medians with their 95 %
 bootstrap intervals and the ratios within rounds. Exit code 1 if "features" is less than 5 times as
-fast as "picture", the bar. What it costs in accuracy at equal bytes: `icmh eval task --reduce --features`.
+fast as "picture", the bar. What it costs in accuracy at equal bytes: `icmh eval task --reduce
+--features`.
 """
 
 from __future__ import annotations
