@@ -203,12 +203,20 @@ def _add_codec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N (default: auto)"
     )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=bitstream.DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="refuse larger images and streams (default: %(default)s)",
+    )
 
 
 def _encode(options: argparse.Namespace) -> int:
     _check_quality(options.quality)
     folders = _import("icmh_rt.folder_encoding", "torch", "icmh encode")
     many = options.jobs is not None or options.ray is not None
+    many = many or (options.output is not None and folders.is_uri(options.output))
     if many or any(map(folders.is_many, options.inputs)):
         return _encode_folder(options, folders)
     if options.force:
@@ -225,7 +233,7 @@ def _encode(options: argparse.Namespace) -> int:
             file.write(data)
         return {
             "output": str(target),
-            **_describe(data),
+            **_describe(data, options.max_pixels),
             "seconds": round(seconds, 4),
             "backend": encoder.backend.name,
         }
@@ -241,6 +249,7 @@ def _encoder(options: argparse.Namespace) -> Any:
         model=options.model,
         backend=options.backend,
         device=options.device,
+        max_pixels=options.max_pixels,
     )
 
 
@@ -285,6 +294,8 @@ def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
 def _folder_encoding(options: argparse.Namespace, folders: Any) -> Any:
     """On this machine, or on a cluster."""
     jobs = options.jobs or 0
+    if options.ray is not None and options.max_pixels != bitstream.DEFAULT_MAX_PIXELS:
+        raise OptionError("--max-pixels does not reach a cluster: leave it out with --ray")
     if options.ray is None:
         return folders.FolderEncoding(_encoder(options), options.output, jobs, force=options.force)
     distributed = _import("icmh_rt.distributed", "ray", "icmh encode --ray")
@@ -320,7 +331,10 @@ def _decode(options: argparse.Namespace) -> int:
         except IcmhError as error:
             raise OptionError(str(error)) from error
     decoder = _codec("decode").Decoder(
-        model=options.model, backend=options.backend, device=options.device
+        model=options.model,
+        backend=options.backend,
+        device=options.device,
+        max_pixels=options.max_pixels,
     )
 
     def decode(job: _Job) -> dict[str, Any]:
@@ -336,7 +350,7 @@ def _decode(options: argparse.Namespace) -> int:
         save_image(image, target)
         return {
             "output": str(target),
-            **_describe(data),
+            **_describe(data, options.max_pixels),
             "seconds": round(seconds, 4),
             "backend": decoder.backend.name,
         }
@@ -394,9 +408,9 @@ def _info_text(record: dict[str, Any]) -> str:
     )
 
 
-def _describe(data: bytes) -> dict[str, Any]:
+def _describe(data: bytes, max_pixels: int | None = None) -> dict[str, Any]:
     """A stream's header and size, as `--json` prints them. image_size is [height, width]."""
-    header = icmh_rt.read_header(data)
+    header = icmh_rt.read_header(data, max_pixels=max_pixels)
     height, width = header.image_size
     return {
         "format_version": header.format_version,

@@ -33,7 +33,16 @@ from icmh_rt.places import Place, is_uri, place_of, read_uri
 if TYPE_CHECKING:  # the command looks at its arguments first, without loading the codec
     from icmh_rt.codec import Encoder
 
-__all__ = ["FAILED", "MANIFEST", "Finished", "FolderEncoding", "Job", "find_jobs", "is_many"]
+__all__ = [
+    "FAILED",
+    "MANIFEST",
+    "Finished",
+    "FolderEncoding",
+    "Job",
+    "find_jobs",
+    "is_many",
+    "is_uri",
+]
 
 MANIFEST = "icmh-manifest.jsonl"
 FAILED = "icmh-failed.jsonl"

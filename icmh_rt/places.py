@@ -237,9 +237,9 @@ def images_of(uri: str, suffixes: tuple[str, ...], left_out: str) -> Iterator[tu
     """The image of a URI, or all images below it without hidden ones and those below ``left_out``:
     the URI of each, and its name below ``uri``.
     """
+    files, root = _open(uri)
     from pyarrow.fs import FileSelector
 
-    files, root = _open(uri)
     with _plain_errors(uri):
         info = files.get_file_info(root)
         if info.is_file:

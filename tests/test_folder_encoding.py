@@ -308,6 +308,8 @@ def test_the_command(tree: Path, tmp_path: Path) -> None:
     assert result.returncode == 2 and "- names no image" in result.stderr
     result = command("nonsense://x", "-o", tmp_path / "out2", *settings)
     assert result.returncode in (1, 2) and result.stderr.count("\n") == 1
+    result = command(tree / "a.png", "-o", "nonsense://x", *settings)  # no folder of that name
+    assert result.returncode in (1, 2) and result.stderr.count("\n") == 1
     assert command(tree, *settings).returncode == 2  # where to?
     assert command(tree, "-o", tree / "a.png", *settings).returncode == 2
     assert command(tree / "a.png", "--force", *settings).returncode == 2

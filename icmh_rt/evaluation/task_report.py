@@ -86,6 +86,7 @@ def draw(results: TaskResults, path: str | os.PathLike[str], title: str) -> None
                 "marker": MARKERS[index % len(MARKERS)],
                 "markersize": 4,
                 "linewidth": 1.8,
+                "linestyle": "-" if index < len(shades) else "--",
             }
         else:
             color, dashes = OTHER_STYLES[index % len(OTHER_STYLES)]
