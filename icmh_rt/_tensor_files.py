@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from icmh_rt._foreign import MAX_TENSORS_BYTES, one_line, parse_json, read_file
 from icmh_rt.errors import BackendUnavailableError, BundleError
 
 
@@ -34,18 +34,32 @@ def read_tensors(
         BundleError: it cannot be read or is damaged; ``kind`` ("adapter") says what it should be.
         BackendUnavailableError: safetensors is not installed.
     """
+    shown = f"{kind} file {os.fspath(path)!r}"
+    try:
+        data = read_file(path, MAX_TENSORS_BYTES)
+    except OSError as error:
+        raise BundleError(f"{shown} cannot be read: {one_line(error)}") from None
+    arrays = arrays_of(data, shown)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return data, arrays, header.get("__metadata__") or {}
+
+
+def arrays_of(data: bytes, shown: str) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file's bytes, by name.
+
+    Raises:
+        BundleError: it is damaged or none; names it as ``shown``.
+        BackendUnavailableError: safetensors is not installed.
+    """
     reader = safetensors_numpy()
     from safetensors import SafetensorError
 
     try:
-        data = Path(path).read_bytes()
-        arrays = reader.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        shown = repr(os.fspath(path))
-        raise BundleError(f"{kind} file {shown} cannot be read: {reason}") from None
-    return data, arrays, header.get("__metadata__", {})
+        return reader.load(data)
+    except KeyError as error:  # a dtype that numpy has not
+        raise BundleError(f"{shown} cannot be read: it has a {one_line(error)} array") from None
+    except (SafetensorError, ValueError, TypeError, OverflowError) as error:
+        raise BundleError(f"{shown} cannot be read: {one_line(error)}") from None
 
 
 def described(text: str | None, shown: str, kind: str, version: int, maker: str) -> dict[str, Any]:
@@ -55,11 +69,12 @@ def described(text: str | None, shown: str, kind: str, version: int, maker: str)
     if text is None:
         raise BundleError(f"{shown} is not {_a(kind)} file: {maker} makes them")
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         its = found["format"]
     except (ValueError, TypeError, KeyError):
         raise BundleError(f"{kind} file {shown} has damaged metadata") from None
-    if its != version:
+    if type(its) is not int or its != version:
+        its = its if type(its) in (int, str) and len(str(its)) < 20 else type(its).__name__
         raise BundleError(f"{kind} file {shown} is of format {its!r}; this icmh_rt reads {version}")
     return found
 

@@ -76,19 +76,30 @@ def read_adapters(
                 f"these ({wanted})"
             )
         tasks = {task: _described(description) for task, description in metadata["tasks"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, BundleError):
-            raise
+    except (KeyError, TypeError, ArithmeticError, ValueError, AttributeError):
         raise BundleError(f"adapter file {shown} has damaged metadata") from None
     fingerprint = fingerprint_of(base, data)
-    return {
-        task: TrainedAdapters(
-            {k.removeprefix(f"{task}."): v for k, v in arrays.items() if k.startswith(f"{task}.")},
-            *description,
-            fingerprint,
+    made = {}
+    for task, description in tasks.items():
+        its = {k.removeprefix(f"{task}."): v for k, v in arrays.items() if k.startswith(f"{task}.")}
+        made[task] = TrainedAdapters(its, *description, fingerprint)
+        _check(made[task], shown)
+    return made
+
+
+def _check(adapters: TrainedAdapters, shown: str) -> None:
+    """That the arrays are numbers, and of the size that the description speaks of: whoever runs
+    them allocates by it.
+    """
+    for name, array in adapters.arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise BundleError(f"adapter file {shown}: {name!r} is not finite numbers")
+    rows = {v.size for k, v in adapters.arrays.items() if k.endswith(".s_down1.bias")}
+    if rows != {adapters.middle}:
+        raise BundleError(
+            f"adapter file {shown} says {adapters.middle} middle channels, its arrays have "
+            f"{sorted(rows)}"
         )
-        for task, description in tasks.items()
-    }
 
 
 def checked_metadata(text: str | None, shown: str) -> dict[str, Any]:

@@ -28,8 +28,10 @@ from icmh_rt._bundle_parts import (
     with_adapters,
     with_feature_heads,
 )
+from icmh_rt._bundle_schema import BUNDLE_FORMAT, PUBLISHED_BUNDLE_FORMAT, check
 from icmh_rt._files import replace_file
-from icmh_rt._tensor_files import safetensors_numpy
+from icmh_rt._foreign import MAX_JSON_BYTES, MAX_TENSORS_BYTES, one_line, parse_json, read_file
+from icmh_rt._tensor_files import arrays_of, safetensors_numpy
 from icmh_rt.adapter_files import TrainedAdapters, fingerprint_of, read_adapters
 from icmh_rt.bitstream import (
     BASE_TASK,
@@ -42,12 +44,6 @@ from icmh_rt.bitstream import (
 from icmh_rt.errors import BundleError, OptionError
 from icmh_rt.feature_files import TrainedFeatureHead, read_feature_head
 from icmh_rt.models.integer_network import IntegerHyperSynthesis
-
-BUNDLE_FORMAT = 1
-"""Of the default architecture's bundles."""
-
-PUBLISHED_BUNDLE_FORMAT = 2
-"""Of converted checkpoints."""
 
 MANIFEST = "bundle.json"
 WEIGHTS = "model.safetensors"
@@ -290,17 +286,10 @@ def load(model: str | Path | CodecBundle = DEFAULT_BUNDLE) -> CodecBundle:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_file(path, MAX_JSON_BYTES).decode("utf-8"))
     except (OSError, ValueError) as error:
-        raise BundleError(f"{str(path)!r} cannot be read: {error}") from None
-    known = (BUNDLE_FORMAT, PUBLISHED_BUNDLE_FORMAT)
-    found = manifest.get("bundle_format") if isinstance(manifest, dict) else None
-    if found not in known:
-        raise BundleError(
-            f"{str(path)!r} is of bundle format {found!r}; this icmh_rt reads "
-            f"{' and '.join(map(str, known))}"
-        )
-    return manifest
+        raise BundleError(f"{str(path)!r} cannot be read: {one_line(error)}") from None
+    return check(manifest, repr(str(path)))
 
 
 def _fingerprint(manifest: Mapping[str, Any], weights: bytes) -> str:
@@ -323,18 +312,17 @@ _WIDTH_ARRAYS = ("gain", "inverse_gain", "hyper_gain", "hyper_index")
 def _load(folder: Path) -> CodecBundle:
     manifest = _read_manifest(folder)
     try:
-        weights = (folder / WEIGHTS).read_bytes()
+        weights = read_file(folder / WEIGHTS, MAX_TENSORS_BYTES)
     except OSError as error:
-        raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
+        raise BundleError(f"bundle {str(folder)!r} cannot be read: {one_line(error)}") from None
     fingerprint = _fingerprint(manifest, weights)
     if fingerprint != manifest.get("fingerprint"):
         raise BundleError(
             f"bundle {str(folder)!r} is damaged: its contents have fingerprint {fingerprint}, it "
             f"says {manifest.get('fingerprint')!r}; install it again"
         )
-    safetensors = safetensors_numpy()
+    arrays = arrays_of(weights, f"the weights of bundle {str(folder)!r}")
     try:
-        arrays = safetensors.load(weights)
         if manifest["bundle_format"] == PUBLISHED_BUNDLE_FORMAT:
             from icmh_rt.published import PublishedBundle
 
@@ -343,12 +331,17 @@ def _load(folder: Path) -> CodecBundle:
         bundle = with_adapters(bundle, files(folder, ADAPTERS))
         return with_feature_heads(bundle, files(folder, FEATURES))
     except KeyError as error:
-        raise BundleError(f"bundle {str(folder)!r} lacks {error.args[0]!r}") from None
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise BundleError(f"bundle {str(folder)!r} cannot be read: {error}") from None
+        raise BundleError(f"bundle {str(folder)!r} lacks {one_line(error)}") from None
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+        raise BundleError(f"bundle {str(folder)!r} cannot be read: {one_line(error)}") from None
 
 
 def _from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Bundle:
+    if manifest["architecture"] != ARCHITECTURE:
+        raise BundleError(
+            f"architecture {manifest['architecture']!r} is unknown to this icmh_rt; bundles of "
+            f"format {BUNDLE_FORMAT} are of {ARCHITECTURE!r}"
+        )
     widths = {}
     for width in manifest["widths"]:
         prefix = _prefix(width)
@@ -357,16 +350,29 @@ def _from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
         )
         tables = {name: arrays[prefix + name] for name in _WIDTH_ARRAYS}
         widths[width] = WidthTables(hyper_synthesis=network, **tables)
+    _check_config(manifest["config"], widths)
     return Bundle(
         name=manifest["name"],
         config=manifest["config"],
         tasks=tuple(manifest["tasks"]),
-        transforms=part_of(arrays, _TRANSFORMS),
+        transforms=checked_weights(part_of(arrays, _TRANSFORMS)),
         widths=widths,
         tables=rans.Tables.from_arrays(part_of(arrays, _TABLES)),
         training=manifest.get("training", {}),
         fingerprint=manifest["fingerprint"],
     )
+
+
+def _check_config(config: Mapping[str, Any], widths: Mapping[float, WidthTables]) -> None:
+    """That what the transforms are made by and what codes their latents have the same sizes."""
+    networks = [tables.hyper_synthesis for tables in widths.values()]
+    for key, wanted in (
+        ("widths", list(widths)),
+        ("latent_channels", [network.latent_channels for network in networks]),
+        ("hyper_latent_channels", [network.z_channels for network in networks]),
+    ):
+        if config[key] != wanted or any(type(value) is bool for value in config[key]):
+            raise BundleError(f"its config has {key} {config[key]!r}, its networks {wanted}")
 
 
 def _base_in(folder: Path) -> Bundle:
@@ -418,6 +424,14 @@ def add_feature_head(folder: str | Path, path: str | Path) -> str:
     with replace_file(file_of(folder, FEATURES, task)) as file:
         file.write(data)
     return task
+
+
+def checked_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """``arrays`` if all their floats are finite; BundleError otherwise."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BundleError(f"bundle array {name!r} has a value that is not finite")
+    return arrays
 
 
 def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

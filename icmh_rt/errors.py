@@ -20,7 +20,25 @@ __all__ = [
 
 
 class IcmhError(Exception):
-    """Base of every error that icmh_rt raises on purpose."""
+    """Base of every error that icmh_rt raises on purpose.
+
+    Shown as one line that fits a terminal, whatever a file's names or values contain.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) > _MAX_CHARACTERS:
+            text = f"{text[: _MAX_CHARACTERS - 200]} [...] {text[-200:]}"
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+        return text
+
+
+_MAX_CHARACTERS = 1000
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class BitstreamError(IcmhError, ValueError):

@@ -105,7 +105,7 @@ def read_feature_head(path: str | os.PathLike[str]) -> tuple[str, TrainedFeature
             str(found["latents"]),
         )
         task = str(found["task"])
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ArithmeticError, ValueError, IndexError):
         raise BundleError(f"feature head file {shown} has damaged metadata") from None
     _check(head, shown)
     return task, head
@@ -114,6 +114,11 @@ def read_feature_head(path: str | os.PathLike[str]) -> tuple[str, TrainedFeature
 def _check(head: TrainedFeatureHead, shown: str) -> None:
     """That the arrays are those that the description speaks of."""
     total = sum(channels for _, channels in head.outputs)
+    sizes = [channels for _, channels in head.outputs] + list(head.size or (1, 1))
+    names = {name for name, _ in head.outputs}
+    # A block has twelve arrays: what the description claims is no reason to count to it.
+    if not 0 <= head.blocks <= len(head.arrays) or min(sizes) < 1 or len(names) < len(head.outputs):
+        raise BundleError(f"feature head file {shown} does not fit its metadata: impossible sizes")
     stem = head.arrays.get("stem.weight")
     latent = stem.shape[1] if stem is not None and stem.ndim == 2 else 0
     c = head.channels

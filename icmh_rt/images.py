@@ -198,7 +198,8 @@ def _decode_file(file: BinaryIO, max_pixels: int) -> np.ndarray:
         raise ImageError("is empty")
     image = _open(file)
     _check_size(image.height, image.width, max_pixels)
-    frames = getattr(image, "n_frames", 1)
+    with _pillow_without_limits():  # further pages may be damaged, which it warns about
+        frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise ImageError(
             f"has {frames} frames or pages: extract one, or pass a PIL.Image at the one you want"

@@ -17,7 +17,7 @@ import numpy as np
 
 from icmh_rt import rans
 from icmh_rt.bitstream import TASKS
-from icmh_rt.bundle import PUBLISHED_BUNDLE_FORMAT, CodecBundle, part_of, write
+from icmh_rt.bundle import PUBLISHED_BUNDLE_FORMAT, CodecBundle, checked_weights, part_of, write
 from icmh_rt.errors import BundleError, OptionError
 from icmh_rt.models import reference_synthesis
 from icmh_rt.models.reference_synthesis import ReferenceSynthesis
@@ -235,7 +235,7 @@ class PublishedBundle(CodecBundle):
             config=manifest["config"],
             tasks=tuple(manifest["tasks"]),
             adapted_tasks=tuple(manifest["adapted_tasks"]),
-            state=part_of(arrays, _STATE),
+            state=checked_weights(part_of(arrays, _STATE)),
             widths={float(width): values for width, values in manifest["widths"].items()},
             tables=tables,
             medians=part_of(arrays, _MEDIANS),

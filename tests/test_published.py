@@ -396,7 +396,7 @@ def test_a_bundle_keeps_the_checkpoint(bundles, family):
         (lambda m: m["widths"]["1.0"].update(bottleneck="none"), "lacks 'none'"),
         (lambda m: m["widths"]["1.0"].update(latent_channels=13), "latent of 13 needs 26"),
         (lambda m: m.pop("padding"), "lacks 'padding'"),
-        (lambda m: m.update(widths=7), "cannot be read"),
+        (lambda m: m.update(widths=7), "has widths 7: it must be"),
         (lambda m: m.update(entropy=["entropy_bottleneck"]), "only one of"),
     ],
 )

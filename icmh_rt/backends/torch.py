@@ -40,6 +40,17 @@ def create(bundle: Bundle, device: str, dtype: str) -> TorchBackend:
     return TorchBackend(bundle, place, dtype_of(dtype, auto))
 
 
+def _check_sizes(config: SlimmableHyperpriorConfig, state: dict[str, Tensor]) -> None:
+    """OptionError unless ``config`` is about arrays of ``state``'s sizes, before anything of a
+    size that only the config claims is allocated.
+    """
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in SlimmableHyperprior(config).state_dict().items()}
+    for name, shape in shapes.items():
+        if name in state and state[name].shape != shape:
+            raise OptionError(f"{name} is {tuple(state[name].shape)}, not {tuple(shape)}")
+
+
 def dtype_of(name: str, auto: torch.dtype = torch.float32) -> torch.dtype:
     """One of the registry's names of dtypes; ``auto`` is the one that "auto" means."""
     return auto if name == "auto" else _DTYPES[name]
@@ -97,6 +108,7 @@ class TorchBackend(Backend):
         state = {k: torch.from_numpy(v.astype(np.float32)) for k, v in bundle.transforms.items()}
         try:
             config = SlimmableHyperpriorConfig.from_dict(bundle.config)
+            _check_sizes(config, state)
             model = SlimmableHyperprior(config)
             missing, unexpected = model.load_state_dict(state, strict=False)
         except (OptionError, TypeError, RuntimeError) as error:

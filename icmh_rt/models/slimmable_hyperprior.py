@@ -16,7 +16,7 @@ is a table of integers.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -41,6 +41,16 @@ _PER_WIDTH = (
     "blocks_8",
     "blocks_16",
 )
+_MAX_CHANNELS, _MAX_BLOCKS = 2**14, 64
+_SCALARS = (
+    ("gain_anchors", 2, 100),
+    ("lambda_min", 1e-9, 1e9),
+    ("lambda_max", 1e-9, 1e9),
+    ("scale_min", 1e-6, 1e6),
+    ("scale_max", 1e-6, 1e6),
+    ("scale_levels", 2, 256),
+)
+"""Values with the least and the most that they may be; whole numbers where these are."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +84,32 @@ class SlimmableHyperpriorConfig:
         """From what `to_dict` gave, also after a way through JSON.
 
         Raises:
-            OptionError: an unknown name, or tuples of other lengths than ``widths``.
+            OptionError: an unknown name, tuples of other lengths than ``widths``, or a size that no
+                model has.
         """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise OptionError(f"unknown sizes {', '.join(map(repr, sorted(unknown)))}")
         config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        if not isinstance(config.widths, tuple) or not config.widths:
+            raise OptionError(f"widths is {config.widths!r}: give a list of numbers")
         for name in _PER_WIDTH:
             value = getattr(config, name)
             if not isinstance(value, tuple) or len(value) != len(config.widths):
                 raise OptionError(f"{name} is {value!r}: give one value for each of the widths")
+            most, least = (_MAX_BLOCKS, 0) if name.startswith("blocks") else (_MAX_CHANNELS, 1)
+            if not all(type(v) is int and least <= v <= most for v in value):
+                raise OptionError(f"{name} is {value!r}: give whole numbers {least} to {most}")
             if list(value) != sorted(value):
                 raise OptionError(f"{name} is {value!r}: widths are prefixes, so it must not fall")
+        for name, low, high in _SCALARS:
+            value = getattr(config, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            whole = isinstance(low, float) or type(value) is int
+            if not (number and whole and low <= value <= high):
+                raise OptionError(f"{name} is {value!r}: give {low} to {high}")
+        if not config.scale_min < config.scale_max:
+            raise OptionError(f"scale_min is {config.scale_min}: give less than scale_max")
         return config
 
     def to_dict(self) -> dict[str, Any]:

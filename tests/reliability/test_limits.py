@@ -1,0 +1,56 @@
+"""Limits that a caller sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch", reason="the torch extra is not installed")
+
+import icmh_rt
+from icmh_rt import cli
+from icmh_rt.errors import BitstreamError, ImageError
+
+
+def test_pixels_of_the_command(small: Path, tmp_path: Path, capsys) -> None:
+    source, stream, out = tmp_path / "in.png", tmp_path / "in.icmh", tmp_path / "out.png"
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(source)
+    common = ["--model", str(small), "--device", "cpu", "--backend", "torch", "--max-pixels"]
+    encode = ["encode", str(source), "-o", str(stream), *common]
+    assert cli.main([*encode, "599"]) == 1
+    assert "above the limit of 599 pixels" in capsys.readouterr().err
+    assert not stream.exists()
+    assert cli.main([*encode, "600"]) == 0
+    decode = ["decode", str(stream), "-o", str(out), *common]
+    assert cli.main([*decode, "599"]) == 1
+    assert "above the limit of 599 pixels" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*decode, "600"]) == 0 and out.exists()
+    assert cli.main([*decode, "0"]) == 2
+    assert "max_pixels" in capsys.readouterr().err
+    assert cli.main([*encode, "600", "--ray", "local"]) == 2
+
+
+def test_pixels_in_python(small: Path) -> None:
+    encoder = icmh_rt.Encoder(1.0, model=small, backend="torch", device="cpu", max_pixels=100)
+    data = encoder.encode(np.zeros((10, 10, 3), np.uint8))
+    with pytest.raises(ImageError, match="above the limit of 100 pixels"):
+        encoder.encode(np.zeros((10, 11, 3), np.uint8))
+    for read in (icmh_rt.Decoder(small, max_pixels=99).decode, _header):
+        with pytest.raises(BitstreamError, match="above the limit of 99 pixels"):
+            read(data)
+
+
+def _header(data: bytes) -> icmh_rt.bitstream.Header:
+    return icmh_rt.read_header(data, max_pixels=99)
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "x" * 3000, "tab\t.png"])
+def test_errors_are_one_line_whatever_a_name_holds(name: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        icmh_rt.images.load_image(name)
+    text = str(caught.value)
+    assert text.isprintable() and len(text) <= 1100
