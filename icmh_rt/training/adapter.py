@@ -136,13 +136,7 @@ class AdapterTrainer(TrainingRun):
 
     def load(self, path: Path) -> None:
         state = load_adapter_checkpoint(path)
-        before: AdapterConfig = state["config"]
-        for name in ("task", "middle", "factor"):
-            if getattr(before, name) != getattr(self.config, name):
-                raise TrainingError(
-                    f"{str(path)!r} has {name} {getattr(before, name)!r}, the config "
-                    f"{getattr(self.config, name)!r}"
-                )
+        self.check_same(path, state["config"], ("task", "middle", "factor"))
         if state["fingerprint"] != self.fingerprint:
             raise TrainingError(
                 f"{str(path)!r} was trained on the bundle with fingerprint "
@@ -280,11 +274,4 @@ def load_adapter_checkpoint(path: str | Path) -> dict[str, Any]:
     """An adapter trainer's checkpoint with its parsed configuration; TrainingError when it is not
     one.
     """
-    keys = ("config", "fingerprint", "step", "adapters", "average", "optimizer")
-    state = load_state(path, "an adapter", keys)
-    try:
-        config = from_dict(json.loads(state["config"]))
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"{str(path)!r} is not an adapter checkpoint: {error}") from None
-    state["config"] = config
-    return state
+    return load_state(path, "an adapter", ("fingerprint", "adapters", "average"), from_dict)

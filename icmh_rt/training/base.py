@@ -172,10 +172,4 @@ class BaseTrainer(TrainingRun):
 
 def load_checkpoint_file(path: str | Path) -> dict[str, Any]:
     """A trainer's checkpoint with its parsed configuration; TrainingError when it is not one."""
-    state = load_state(path, "a trainer's", ("config", "step", "model", "ema", "optimizer"))
-    try:
-        config = from_dict(json.loads(state["config"]))
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"{str(path)!r} is not a trainer's checkpoint: {error}") from None
-    state["config"] = config
-    return state
+    return load_state(path, "a trainer's", ("model", "ema"), from_dict)

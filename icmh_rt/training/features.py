@@ -237,18 +237,9 @@ class FeatureTrainer(TrainingRun):
         )
 
     def load(self, path: Path) -> None:
-        keys = ("config", "latents", "step", "head", "average", "optimizer")
-        state = load_state(path, "a feature head's", keys)
-        try:
-            before = from_dict(json.loads(state["config"]))
-        except (TypeError, ValueError) as error:
-            raise TrainingError(f"{str(path)!r} is not a head's checkpoint: {error}") from None
-        for name in ("task", "width", "channels", "blocks"):
-            if getattr(before, name) != getattr(self.config, name):
-                raise TrainingError(
-                    f"{str(path)!r} has {name} {getattr(before, name)!r}, the config "
-                    f"{getattr(self.config, name)!r}"
-                )
+        keys = ("latents", "head", "average")
+        state = load_state(path, "a feature head's", keys, from_dict)
+        self.check_same(path, state["config"], ("task", "width", "channels", "blocks"))
         if state["latents"] != self.latents:
             raise TrainingError(
                 f"{str(path)!r} was trained on latents of {state['latents']}, the bundle's are of "

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, ClassVar, Protocol
@@ -74,13 +74,18 @@ def update_average(
     torch._foreach_lerp_(list(average.values()), values, 1.0 - decay)
 
 
-def load_state(path: str | Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
-    """A checkpoint with at least ``keys``; TrainingError when it is no ``kind`` checkpoint."""
+def load_state(
+    path: str | Path, kind: str, keys: Sequence[str], from_dict: Callable[[dict[str, Any]], Any]
+) -> dict[str, Any]:
+    """A checkpoint with at least ``keys``, its configuration parsed by ``from_dict``; TrainingError
+    when it is no ``kind`` checkpoint.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        lacking = set(keys) - set(state)
+        lacking = {"config", "step", "optimizer", *keys} - set(state)
         if lacking:
             raise KeyError(min(lacking))
+        state["config"] = from_dict(json.loads(state["config"]))
     except FileNotFoundError:
         raise TrainingError(f"no checkpoint at {str(path)!r}; train first") from None
     except (KeyError, TypeError, RuntimeError, OSError, ValueError, UnpicklingError) as error:
@@ -134,6 +139,13 @@ class TrainingRun(ABC):
     def saved(self) -> None:
         """Called by the main process behind every checkpoint."""
         return None
+
+    def check_same(self, path: Path, before: Any, names: Sequence[str]) -> None:
+        """TrainingError if a checkpoint's configuration differs from this run's in one of them."""
+        for name in names:
+            then, now = getattr(before, name), getattr(self.config, name)
+            if then != now:
+                raise TrainingError(f"{str(path)!r} has {name} {then!r}, the config {now!r}")
 
     def save(self) -> None:
         """Write the checkpoint; a kill in the middle leaves the old one whole."""
