@@ -5,6 +5,7 @@ data's folder and the network's kind.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -113,25 +114,37 @@ class AdapterConfig:
         return of_quality * self.narrow_weight**narrowness
 
 
+def checks_of_any(config: Any) -> Iterator[tuple[bool, str]]:
+    """What configurations with a task network and a dataset have in common, for `check`."""
+    data, (low, high) = config.data, config.qualities
+    yield (
+        config.precision in ("bf16", "fp32"),
+        f"precision must be bf16 or fp32, got {config.precision!r}",
+    )
+    yield (
+        config.network.kind in KINDS,
+        f"network.kind is {config.network.kind!r}: use one of {', '.join(KINDS)}",
+    )
+    yield (
+        data.layout in LAYOUTS,
+        f"data.layout is {data.layout!r}: use one of {', '.join(LAYOUTS)}",
+    )
+    yield data.batch >= 1, f"data.batch must be at least 1, got {data.batch}"
+    yield config.optimizer.steps >= 1, f"steps must be at least 1, got {config.optimizer.steps}"
+    yield (
+        MIN_QUALITY <= low <= high <= MAX_QUALITY,
+        f"qualities must be a range in {MIN_QUALITY} to {MAX_QUALITY}, got {[low, high]}",
+    )
+
+
 def from_dict(values: dict[str, Any]) -> AdapterConfig:
     """Validated configuration from plain values; TrainingError names the key that is wrong."""
     config = build(AdapterConfig, values)
-    data, low, high = config.data, *config.qualities
+    data = config.data
     tasks = [task for task in TASKS if task != BASE_TASK]
     check(
         (config.task in tasks, f"task is {config.task!r}: use one of {', '.join(tasks)}"),
-        (
-            config.precision in ("bf16", "fp32"),
-            f"precision must be bf16 or fp32, got {config.precision!r}",
-        ),
-        (
-            config.network.kind in KINDS,
-            f"network.kind is {config.network.kind!r}: use one of {', '.join(KINDS)}",
-        ),
-        (
-            data.layout in LAYOUTS,
-            f"data.layout is {data.layout!r}: use one of {', '.join(LAYOUTS)}",
-        ),
+        *checks_of_any(config),
         (
             all(side >= 64 and side % 64 == 0 for side in data.crop),
             f"data.crop must be positive multiples of 64, got {list(data.crop)}",
@@ -140,13 +153,11 @@ def from_dict(values: dict[str, Any]) -> AdapterConfig:
             0.0 < data.scale[0] <= data.scale[1] < math.inf,
             f"data.scale must be two positive factors, the smaller first, got {list(data.scale)}",
         ),
-        (data.batch >= 1, f"data.batch must be at least 1, got {data.batch}"),
         (
             data.tiles >= 1 and data.batch % data.tiles**2 == 0,
             f"data.batch must be a multiple of tiles², got {data.batch} and {data.tiles} tiles",
         ),
         (data.workers >= 0, f"data.workers must not be negative, got {data.workers}"),
-        (config.optimizer.steps >= 1, f"steps must be at least 1, got {config.optimizer.steps}"),
         (
             config.pixel_lambda >= 0 and config.task_lambda >= 0,
             f"pixel_lambda and task_lambda must not be negative, got {config.pixel_lambda} and "
@@ -156,10 +167,6 @@ def from_dict(values: dict[str, Any]) -> AdapterConfig:
         (
             bool(config.lambdas) and all(0.0 < v < math.inf for v in config.lambdas),
             f"lambdas must be positive numbers, got {list(config.lambdas)}",
-        ),
-        (
-            MIN_QUALITY <= low <= high <= MAX_QUALITY,
-            f"qualities must be a range in {MIN_QUALITY} to {MAX_QUALITY}, got {[low, high]}",
         ),
         (config.quality_bias > 0, f"quality_bias must be positive, got {config.quality_bias}"),
         (config.narrow_weight > 0, f"narrow_weight must be positive, got {config.narrow_weight}"),

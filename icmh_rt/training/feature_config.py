@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
-from icmh_rt.tasks.datasets import LAYOUTS
-from icmh_rt.tasks.registry import KINDS, NetworkConfig
+from icmh_rt.bitstream import MIN_QUALITY
+from icmh_rt.tasks.registry import NetworkConfig
+from icmh_rt.training.adapter_config import checks_of_any
 from icmh_rt.training.fields import build, check
 
 
@@ -76,23 +76,12 @@ class FeatureConfig:
 def from_dict(values: dict[str, Any]) -> FeatureConfig:
     """Validated configuration from plain values; TrainingError names the key that is wrong."""
     config = build(FeatureConfig, values)
-    data, (low, high) = config.data, config.qualities
+    data = config.data
     check(
-        (
-            config.precision in ("bf16", "fp32"),
-            f"precision must be bf16 or fp32, got {config.precision!r}",
-        ),
-        (
-            config.network.kind in KINDS,
-            f"network.kind is {config.network.kind!r}: use one of {', '.join(KINDS)}",
-        ),
+        *checks_of_any(config),
         (
             bool(config.network.layers),
             "network.layers is empty: name the layers whose outputs the head gives",
-        ),
-        (
-            data.layout in LAYOUTS,
-            f"data.layout is {data.layout!r}: use one of {', '.join(LAYOUTS)}",
         ),
         (
             len(config.size) in (0, 2) and all(side >= 16 for side in config.size),
@@ -103,18 +92,12 @@ def from_dict(values: dict[str, Any]) -> FeatureConfig:
             f"data.part must be a range within 0 to 1, got {list(data.part)}",
         ),
         (data.aspect >= 1.0, f"data.aspect must be at least 1, got {data.aspect}"),
-        (data.batch >= 1, f"data.batch must be at least 1, got {data.batch}"),
         (
             data.pool >= data.batch,
             f"data.pool must be at least data.batch, got {data.pool} and {data.batch}",
         ),
-        (config.optimizer.steps >= 1, f"steps must be at least 1, got {config.optimizer.steps}"),
         (config.channels >= 1, f"channels must be at least 1, got {config.channels}"),
         (config.blocks >= 0, f"blocks must not be negative, got {config.blocks}"),
-        (
-            MIN_QUALITY <= low <= high <= MAX_QUALITY,
-            f"qualities must be a range in {MIN_QUALITY} to {MAX_QUALITY}, got {[low, high]}",
-        ),
         (
             config.feature_weight > 0,
             f"feature_weight must be positive, got {config.feature_weight}",
