@@ -136,11 +136,16 @@ void run_image_out(Address planes, bool channels_last, std::int64_t rows, std::i
   });
 }
 
+kernels::Precision precision_of(bool bfloat16) {
+  return bfloat16 ? kernels::Precision::bfloat16 : kernels::Precision::float32;
+}
+
 // The matrices' weights and biases in the order of the op, the distances between their rows, and
 // the depthwise weights.
 void run_depth_conv_pack(std::int64_t channels, const std::array<Address, 10>& matrices,
                          const std::array<std::int64_t, 5>& strides, Address spatial,
-                         Address spatial_bias, Address packed, const std::string& level_name) {
+                         Address spatial_bias, Address packed, const std::string& level_name,
+                        bool bfloat16) {
   const auto matrix = [&](std::size_t i) {
     return kernels::DepthConvMatrix{at<const float>(matrices[2 * i]), strides[i],
                                     at<const float>(matrices[2 * i + 1])};
@@ -151,7 +156,7 @@ void run_depth_conv_pack(std::int64_t channels, const std::array<Address, 10>& m
                                           at<const float>(spatial_bias)};
   const kernels::KernelLevel level = level_of(level_name);
   const GilReleased released;
-  kernels::depth_conv_pack(level, channels, weights, at<float>(packed));
+  kernels::depth_conv_pack(level, precision_of(bfloat16), channels, weights, at<float>(packed));
 }
 
 // Strides of channels and of positions.
@@ -160,15 +165,16 @@ using Strides = std::array<std::int64_t, 2>;
 void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64_t width, Address x,
                           const Strides& x_strides, Address out, const Strides& out_strides,
                           Address packed, const ImageRanges& rows, unsigned threads,
-                          const std::string& level_name) {
+                          const std::string& level_name, bool bfloat16) {
   const kernels::KernelLevel level = level_of(level_name);
+  const kernels::Precision precision = precision_of(bfloat16);
   const std::int64_t size = channels * height * width;
   run_ranges(rows, threads, [&](std::int64_t image, std::int64_t begin, std::int64_t end) {
     const kernels::DepthConvMaps maps{
         channels,     height,       width,          at<const float>(x) + image * size,
         x_strides[0], x_strides[1], at<float>(out) + image * size,
         out_strides[0], out_strides[1]};
-    kernels::depth_conv_block(level, maps, at<const float>(packed), begin, end);
+    kernels::depth_conv_block(level, precision, maps, at<const float>(packed), begin, end);
   });
 }
 
@@ -201,9 +207,11 @@ void run_gdn(std::int64_t channels, std::int64_t positions, Address x, const Str
 }  // namespace
 
 void bind_codec_kernels(py::module_& module) {
-  module.def("depth_conv_packed_size", [](std::int64_t channels, const std::string& level) {
-    return kernels::depth_conv_packed_size(level_of(level), channels);
-  });
+  module.def("depth_conv_packed_size",
+             [](std::int64_t channels, const std::string& level, bool bfloat16) {
+               return kernels::depth_conv_packed_size(level_of(level), precision_of(bfloat16),
+                                                      channels);
+             });
   module.def("depth_conv_pack", &run_depth_conv_pack);
   module.def("depth_conv_block", &run_depth_conv_block);
   module.def("gdn_packed_size", [](std::int64_t channels, const std::string& level) {

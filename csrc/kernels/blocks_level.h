@@ -23,9 +23,11 @@ struct BlocksLevel {
                         float* memory);
 };
 
-extern const BlocksLevel kBlocksScalar, kBlocksNeon, kBlocksAvx2, kBlocksAvx512, kBlocksAmx;
+extern const BlocksLevel kBlocksScalar, kBlocksNeon, kBlocksAvx2, kBlocksAvx512, kBlocksAmx,
+    kBlocksAmxBfloat16;
 
 // The loops of a level that this CPU has, for maps of so many channels.
-const BlocksLevel& blocks_of(KernelLevel level, std::int64_t channels);
+const BlocksLevel& blocks_of(KernelLevel level, std::int64_t channels,
+                             Precision precision = Precision::float32);
 
 }  // namespace icmh::kernels

@@ -31,13 +31,13 @@ struct DepthConvWeights {
 };
 
 // Floats that depth_conv_pack writes: all weights in the order in which a level's loops read them.
-std::int64_t depth_conv_packed_size(KernelLevel level, std::int64_t channels);
-void depth_conv_pack(KernelLevel level, std::int64_t channels, const DepthConvWeights& weights,
-                     float* packed);
+std::int64_t depth_conv_packed_size(KernelLevel level, Precision precision, std::int64_t channels);
+void depth_conv_pack(KernelLevel level, Precision precision, std::int64_t channels,
+                     const DepthConvWeights& weights, float* packed);
 
 // Rows [begin, end) of the result, on the calling thread. A call also computes one projection of
 // the row before and of the row behind.
-void depth_conv_block(KernelLevel level, const DepthConvMaps& maps, const float* packed,
+void depth_conv_block(KernelLevel level, Precision precision, const DepthConvMaps& maps, const float* packed,
                       std::int64_t begin, std::int64_t end);
 
 }  // namespace icmh::kernels

@@ -17,6 +17,10 @@ enum class KernelLevel { scalar, neon, avx2, avx512, amx };
 constexpr KernelLevel kKernelLevels[] = {KernelLevel::scalar, KernelLevel::neon, KernelLevel::avx2,
                                          KernelLevel::avx512, KernelLevel::amx};
 
+// What matrices and what they are multiplied with may be rounded to; sums are floats. Only tiles gain
+// by bfloat16: the other levels compute in float32 then too.
+enum class Precision { float32, bfloat16 };
+
 const char* kernel_level_name(KernelLevel level);
 
 // True if this build has the level and this CPU, and for amx this system, can run it.

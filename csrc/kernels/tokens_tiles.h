@@ -1,5 +1,6 @@
 // The matrix product of kernels/tokens.h on AMX tiles, with numbers as sums of two bfloat16: see
-// kernels/gemm_tiles.h, also for how exact that is.
+// kernels/gemm_tiles.h, also for how exact that is. Or, for a level that defines ICMH_BFLOAT16, as
+// one bfloat16 each: a third of the products and half the memory, with a relative error of 2^-8.
 #pragma once
 
 #include "kernels/gemm_tiles.h"
@@ -13,18 +14,25 @@ using TokenSession = Tiles;
 
 constexpr int kTokens = 32;         // two tiles of positions
 constexpr int64_t kOutputs = 32;    // two tiles of outputs
-constexpr int64_t kPairWords = 4 * kTileWords;  // two tiles of upper halves, two of lower ones
+#ifdef ICMH_BFLOAT16
+constexpr int64_t kHalves = 1;
+#else
+constexpr int64_t kHalves = 2;
+#endif
+// Two tiles of upper halves, then two of lower ones where there are any.
+constexpr int64_t kPairWords = 2 * kHalves * kTileWords;
 
-constexpr int64_t kDepthBlocks = 3;  // of which both sides and the sums lie in the first-level cache
+// Of which both sides and the sums lie in the first-level cache.
+constexpr int64_t kDepthBlocks = 6 / kHalves;
 constexpr int64_t kMaxTokens = 256;  // of one product
 
 // Floats that pack_outputs writes.
 constexpr int64_t packed_outputs(int64_t outputs, int64_t depth) {
-  return rounded_up(outputs, kOutputs) * rounded_up(depth, kTileDepth);
+  return rounded_up(outputs, kOutputs) * rounded_up(depth, kTileDepth) * kHalves / 2;
 }
 
-// 32 channels of one token, `left` of them there: 16 words of upper halves, 16 of lower ones. A word
-// holds two neighbours.
+// 32 channels of one token, `left` of them there: 16 words of upper halves, 16 of lower ones where
+// they are kept. A word holds two neighbours.
 ICMH_OP void split_channels(const float* in, int64_t left, std::uint32_t* upper,
                             std::uint32_t* lower) {
   const __m512i half = _mm512_set1_epi32(0x8000), mask = _mm512_set1_epi32(~0xFFFF);
@@ -36,11 +44,12 @@ ICMH_OP void split_channels(const float* in, int64_t left, std::uint32_t* upper,
   const __m512 b = _mm512_permutex2var_ps(first, odd, second);
   const __m512i c = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(a), half), mask);
   const __m512i d = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(b), half), mask);
+  _mm512_storeu_si512(upper, _mm512_or_si512(_mm512_srli_epi32(c, 16), d));
+  if (kHalves == 1) return;
   const __m512i e =
       _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(a, _mm512_castsi512_ps(c))), half);
   const __m512i f =
       _mm512_add_epi32(_mm512_castps_si512(_mm512_sub_ps(b, _mm512_castsi512_ps(d))), half);
-  _mm512_storeu_si512(upper, _mm512_or_si512(_mm512_srli_epi32(c, 16), d));
   _mm512_storeu_si512(lower, _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(e, 16), f));
 }
 
@@ -55,12 +64,12 @@ ICMH_TARGET inline void pack_outputs(const float* weight, int64_t outputs, int64
     for (int64_t k = 0; k < depth; k += kTileDepth, packed += kPairWords) {
       for (int64_t tile = 0; tile < 2; ++tile) {
         float* const upper_tile = packed + tile * kTileWords;
-        float* const lower_tile = upper_tile + 2 * kTileWords;
+        float* const lower_tile = kHalves == 2 ? upper_tile + 2 * kTileWords : nullptr;
         const int64_t first = o + 16 * tile;
         const int64_t count = outputs - first < 16 ? outputs - first : 16;
         if (count < 16) {
           std::memset(upper_tile, 0, kTileWords * sizeof(float));
-          std::memset(lower_tile, 0, kTileWords * sizeof(float));
+          if (lower_tile != nullptr) std::memset(lower_tile, 0, kTileWords * sizeof(float));
         }
         for (int64_t i = 0; i < count; ++i) {
           split_channels(weight + (first + i) * stride + k, depth - k,
@@ -68,7 +77,7 @@ ICMH_TARGET inline void pack_outputs(const float* weight, int64_t outputs, int64
                          reinterpret_cast<std::uint32_t*>(lower + 16 * i));
         }
         transpose(upper, 16, count, 16, upper_tile, 16);
-        transpose(lower, 16, count, 16, lower_tile, 16);
+        if (lower_tile != nullptr) transpose(lower, 16, count, 16, lower_tile, 16);
       }
     }
   }
@@ -87,7 +96,7 @@ constexpr bool kReadsNoMore = true;
 ICMH_TARGET inline TokenOperand operand_of(const float* tokens, int64_t stride, int64_t count,
                                            int64_t depth) {
   const int64_t blocks = rounded_up(depth, kTileDepth) / kTileDepth;
-  std::uint32_t* const words = tile_memory(rounded_up(count, kTokens) * blocks * kTileDepth);
+  std::uint32_t* const words = tile_memory(rounded_up(count, kTokens) / kTokens * blocks * kPairWords);
   for (int64_t t = 0; t < count; ++t) {
     const float* const in = tokens + t * stride;
     std::uint32_t* place =
@@ -119,24 +128,28 @@ ICMH_TARGET inline void add_tiles(const std::uint32_t* left, const std::uint32_t
   for (int64_t block = 0; block < blocks; ++block, left += kPairWords, right += kPairWords) {
     _tile_loadd(4, left, 64);
     _tile_loadd(5, left + kTileWords, 64);
+#ifndef ICMH_BFLOAT16
     _tile_loadd(6, right + 2 * kTileWords, 64);
     _tile_loadd(7, right + 3 * kTileWords, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+#endif
     _tile_loadd(6, right, 64);
     _tile_loadd(7, right + kTileWords, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+#ifndef ICMH_BFLOAT16
     _tile_loadd(4, left + 2 * kTileWords, 64);
     _tile_loadd(5, left + 3 * kTileWords, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+#endif
   }
   _tile_stored(0, sums, kBytes);
   _tile_stored(1, sums + 16, kBytes);

@@ -225,15 +225,19 @@ class PackedDepthConv:
     Args:
         weights: of `icmh_rt.kernels.depth_conv_block.reference`; they are not looked at again.
         level: instructions, for tests.
+        bfloat16: whether matrices and what they are multiplied with may be rounded to bfloat16,
+            with sums in float32: done where it is faster, on AMX tiles.
     """
 
-    def __init__(self, weights: Sequence[Tensor], level: str = "auto") -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], level: str = "auto", bfloat16: bool = False
+    ) -> None:
         module = native()
-        self.channels, self.level = weights[0].shape[0], level
+        self.channels, self.level, self.bfloat16 = weights[0].shape[0], level, bfloat16
         matrices = [_rows(weights[i]) for i in (0, 4, 6, 8, 10)]
         biases = [weights[i].contiguous() for i in (1, 5, 7, 9, 11)]
         spatial, spatial_bias = weights[2].contiguous(), weights[3].contiguous()
-        self._packed = torch.empty(module.depth_conv_packed_size(self.channels, level))
+        self._packed = torch.empty(module.depth_conv_packed_size(self.channels, level, bfloat16))
         module.depth_conv_pack(
             self.channels,
             [_address(part) for pair in zip(matrices, biases, strict=True) for part in pair],
@@ -242,6 +246,7 @@ class PackedDepthConv:
             _address(spatial_bias),
             _address(self._packed),
             level,
+            bfloat16,
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -265,6 +270,7 @@ class PackedDepthConv:
             _bands(images, height),
             torch.get_num_threads(),
             self.level,
+            self.bfloat16,
         )
         return out
 

@@ -71,10 +71,10 @@ def empty_result_maps(like: Tensor, channels: int) -> Tensor:
     """Uninitialised CPU memory like ``like (N, C, H, W)`` with another number of channels, in its
     memory format; from a kept buffer where it is large and of single precision.
     """
-    shape = empty_maps(like.to("meta"), channels)
-    size = shape.numel() * shape.element_size()
-    if size < _HUGE or shape.dtype != torch.float32:
+    size = 4 * like.shape[0] * channels * like.shape[2:].numel()
+    if size < _HUGE or like.dtype != torch.float32:
         return empty_maps(like, channels)
+    shape = empty_maps(like.to("meta"), channels)
     floats = torch.from_numpy(np.asarray(_Lease(_take(size), shape.numel())))
     return floats.as_strided(shape.shape, shape.stride())
 

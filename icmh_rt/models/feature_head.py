@@ -37,7 +37,9 @@ class FeatureHead(nn.Module):
         super().__init__()
         self.outputs = tuple(outputs)
         self.stem = SlimPointwise([latent_channels], [channels])
-        self.blocks = nn.ModuleList(DepthConvBlock([channels]) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            DepthConvBlock([channels], bfloat16=True) for _ in range(blocks)
+        )
         self.out = SlimPointwise([channels], [sum(count for _, count in self.outputs)])
 
     def forward(self, y: Tensor) -> Tensor:

@@ -10,14 +10,15 @@ statistics per width. The width is an argument of ``forward``, never module stat
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icmh_rt.kernels._op import ENVIRONMENT
 from icmh_rt.kernels.depth_conv_block import PackedDepthConv, depth_conv_block
 from icmh_rt.models.kept_weights import KeptWeights
 from icmh_rt.models.swin import runs_in_tiles
@@ -101,15 +102,25 @@ class SlimDepthwise3x3(_Slimmable):
         return F.conv2d(x, weight, self._bias(width), padding=1, groups=len(weight))
 
 
-@dataclass(frozen=True, eq=False)
 class _Inference:
     """A block's weights of one width, sliced and, once that is asked for, packed."""
 
-    weights: list[Tensor]
+    def __init__(self, weights: list[Tensor], bfloat16: bool) -> None:
+        self.weights, self._bfloat16 = weights, bfloat16
+        self._chosen: tuple[object, str] = (None, "")
 
     @cached_property
     def on_cpu(self) -> PackedDepthConv:
-        return PackedDepthConv(self.weights)
+        return PackedDepthConv(self.weights, bfloat16=self._bfloat16)
+
+    def implementation(self, x: Tensor) -> str:
+        """Which of the fused op's is to run: asked again only when what it depends on changes."""
+        state = (x.shape, x.stride(), x.dtype, os.environ.get(ENVIRONMENT))
+        known, name = self._chosen  # one read: other threads may be asking for other maps
+        if known != state:
+            name = depth_conv_block.chosen(x, *self.weights)
+            self._chosen = state, name
+        return name
 
 
 _KEPT: KeptWeights[_Inference] = KeptWeights()
@@ -121,10 +132,16 @@ class DepthConvBlock(nn.Module):
     Almost all its work is in GEMMs; spatial context costs nine multiplications a value (the block
     shape of DCVC-RT, Jia et al., CVPR 2025). The last projection of each branch starts at zero: a
     new block is the identity.
+
+    Args:
+        channels: of each width.
+        bfloat16: whether inference may round what is multiplied to bfloat16, which only AMX tiles
+            gain by: for heads. A codec's latents and pictures are worth every digit.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], bfloat16: bool = False) -> None:
         super().__init__()
+        self.bfloat16 = bfloat16
         self.mix_in = SlimPointwise(channels, channels)
         self.mix_spatial = SlimDepthwise3x3(channels)
         self.mix_out = SlimPointwise(channels, channels)
@@ -137,7 +154,7 @@ class DepthConvBlock(nn.Module):
     def forward(self, x: Tensor, width: int) -> Tensor:
         if runs_in_tiles(x):
             kept = self._kept(width)
-            name = depth_conv_block.chosen(x, *kept.weights)
+            name = kept.implementation(x)
             if name == "cpu":
                 return kept.on_cpu(x)
             # Without a faster twin the form below beats the reference, which any device can run.
@@ -149,9 +166,13 @@ class DepthConvBlock(nn.Module):
         return x + self.ffn_out(gated, width)
 
     def _kept(self, width: int) -> _Inference:
-        layers = self._layers()
-        parameters = tuple(p for layer in layers for p in (layer.weight, layer.bias))
-        return _KEPT.get(self, width, parameters, lambda: _Inference(self._weights(width)))
+        # Straight from the modules' own tables: attributes of modules take as long as a small map.
+        layers = self._modules.values()
+        parameters = tuple(p for layer in layers for p in layer._parameters.values())
+        return _KEPT.get(self, width, parameters, lambda: self._inference(width))
+
+    def _inference(self, width: int) -> _Inference:
+        return _Inference(self._weights(width), self.bfloat16)
 
     def _layers(self) -> tuple[SlimPointwise | SlimDepthwise3x3, ...]:
         """In the order of the fused op's arguments."""

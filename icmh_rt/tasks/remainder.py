@@ -77,7 +77,8 @@ class OnnxRemainder(nn.Module):
     Args:
         path: the network's file.
         layers: names of its nodes, or of their outputs, with those that the features have.
-        batch: how many the graph takes at once; None for any number.
+        batch: how many the file says that it takes at once; None for any number. Where only the
+            shapes written in the file stand against more, all are run at once.
     """
 
     def __init__(self, path: str | Path, layers: Mapping[str, str], batch: int | None) -> None:
@@ -85,10 +86,14 @@ class OnnxRemainder(nn.Module):
         import onnx2torch
 
         model = remainder(path, tuple(layers))
+        if batch is not None:
+            _free_batch(model.graph)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about how onnx2torch registers its modules
             self.body = onnx2torch.convert(model).eval().requires_grad_(False)
         self.order = [layers[value.name] for value in model.graph.input]
+        if batch is not None and _takes_more(self.body, model.graph):
+            batch = None
         self.batch = batch
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
@@ -96,3 +101,34 @@ class OnnxRemainder(nn.Module):
         parts = [x.split(self.batch) if self.batch else (x,) for x in inputs]
         outputs = [self.body(*part) for part in zip(*parts, strict=True)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _free_batch(graph: Any) -> None:
+    """Leaves the first side of all reshapes open, which changes nothing at the file's own batch and
+    is what many of them, a channel shuffle's for one, need for another.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    shapes = {n.input[1] for n in graph.node if n.op_type == "Reshape" and len(n.input) > 1}
+    for name in shapes & constants.keys():
+        sides = numpy_helper.to_array(constants[name]).copy()
+        if len(sides) and (sides > 0).all():
+            sides[0] = -1
+            constants[name].CopyFrom(numpy_helper.from_array(sides, name))
+
+
+@torch.no_grad()
+def _takes_more(body: nn.Module, graph: Any) -> bool:
+    """Whether ``body`` gives for two batches at once what it gives for one after the other."""
+    shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.input]
+    if not all(side > 0 for shape in shapes for side in shape):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    pairs = [[torch.rand(s, generator=generator) for s in shapes] for _ in range(2)]
+    alone = torch.cat([body(*inputs) for inputs in pairs])
+    try:
+        together = body(*map(torch.cat, zip(*pairs, strict=True)))
+    except RuntimeError:
+        return False
+    return alone.shape == together.shape and torch.allclose(alone, together, 1e-3, 1e-4)

@@ -90,6 +90,29 @@ def test_large_activations(level: str) -> None:
     check_call("depth_conv_block", _cpu_codec.depth_conv_block, tuple(given), level, "large")
 
 
+@pytest.mark.parametrize("level", PRODUCT_LEVELS)
+@pytest.mark.parametrize(
+    ("channels", "shape"), [(160, (1, 22, 22)), (33, (2, 9, 7)), (64, (1, 1, 1)), (100, (1, 40, 3))]
+)
+def test_bfloat16(level: str, channels: int, shape: tuple[int, int, int]) -> None:
+    """Rounded on tiles; elsewhere the same bits."""
+    given = block(channels, *shape)
+    exact = _cpu_codec.PackedDepthConv(given[1:], level)(given[0])
+    found = _cpu_codec.PackedDepthConv(given[1:], level, bfloat16=True)(given[0])
+    assert found.stride() == exact.stride()
+    if level == "amx":
+        assert not torch.equal(found, exact)
+        assert float((found - exact).norm() / exact.norm()) < 6e-3
+    else:
+        assert torch.equal(found, exact)
+
+
+def test_few_channels_are_not_rounded() -> None:
+    given = block(31, 1, 5, 6)
+    exact = _cpu_codec.PackedDepthConv(given[1:])(given[0])
+    assert torch.equal(_cpu_codec.PackedDepthConv(given[1:], bfloat16=True)(given[0]), exact)
+
+
 def test_nan_stays_where_it_belongs() -> None:
     given = block(16, 1, 9, 9)
     given[0][0, 3, 4, 4] = float("nan")

@@ -22,7 +22,7 @@ from icmh_rt import cli  # noqa: E402
 from icmh_rt.errors import OptionError, TrainingError  # noqa: E402
 from icmh_rt.models.feature_head import module_of  # noqa: E402
 from icmh_rt.tasks import FastestDet, ModuleNetwork, OnnxNetwork  # noqa: E402
-from icmh_rt.tasks.remainder import remainder  # noqa: E402
+from icmh_rt.tasks.remainder import OnnxRemainder, remainder  # noqa: E402
 from icmh_rt.training.cli import config_path  # noqa: E402
 from icmh_rt.training.crops import Views  # noqa: E402
 from icmh_rt.training.feature_config import from_dict  # noqa: E402
@@ -155,6 +155,39 @@ def test_the_remainder_goes_on_as_the_whole(detector, tmp_path) -> None:
     assert [value.name for value in session.get_inputs()] == [LAYER]
     (found,) = session.run(None, {LAYER: features[LAYER][:1].numpy()})
     assert np.allclose(found, whole[:1].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sides", "axis", "batch"),
+    [
+        # Shapes in the file are those of one picture, also within a channel shuffle.
+        (([4, 2, 9], [1, 8, 3, 3]), -1, None),
+        (([1, 4, 2, 9], [1, 8, 3, 3]), 1, None),
+        # What mixes pictures stays one at a time: over the first side, or in one long row.
+        (([1, 72], [1, 8, 3, 3]), 0, 1),
+        (([1, -1], [1, -1, 3, 3]), -1, 1),
+    ],
+)
+def test_batches_that_only_shapes_forbid(tmp_path, sides, axis, batch) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    value, float32 = helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    shape = [1, 8, 3, 3]
+    nodes = [helper.make_node("Relu", ["x"], ["t0"], name="relu")]
+    for i in range(2):
+        nodes.append(helper.make_node("Reshape", [f"t{i}", f"s{i}"], [f"t{i + 1}"], name=f"r{i}"))
+    nodes.append(helper.make_node("Softmax", ["t2"], ["y"], name="end", axis=axis))
+    shapes = [numpy_helper.from_array(np.array(s, np.int64), f"s{i}") for i, s in enumerate(sides)]
+    ends = [value("x", float32, shape)], [value("y", float32, shape)]
+    graph = helper.make_graph(nodes, "g", *ends, shapes)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    onnx.save(model, str(tmp_path / "g.onnx"))
+    rest = OnnxRemainder(tmp_path / "g.onnx", {"relu": "relu"}, 1)
+    assert rest.batch == batch
+    pictures = torch.rand(3, *shape[1:], generator=torch.Generator().manual_seed(0))
+    alone = [rest.body(picture[None]) for picture in pictures]
+    assert torch.allclose(rest({"relu": pictures}), torch.cat(alone))
 
 
 def test_layers_may_be_named_by_their_outputs(detector) -> None:

@@ -1,0 +1,29 @@
+#include "kernels/level.h"
+
+#ifdef ICMH_SIMD_AMX
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC warns of its own intrinsics (bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#define ICMH_VECTOR_AVX512
+#define ICMH_TILES
+#define ICMH_BFLOAT16
+#define ICMH_TARGET \
+  __attribute__((target("avx2,fma,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,amx-tile,amx-bf16")))
+#include "kernels/blocks_level.h"
+#include "kernels/depth_conv_block_loops.h"
+#include "kernels/gdn_loops.h"
+
+namespace icmh::kernels {
+
+const BlocksLevel kBlocksAmxBfloat16 = {
+    level_depth_conv_packed_size, level_depth_conv_pack, level_depth_conv_scratch,
+    level_depth_conv_rows,        level_gdn_packed_size, level_gdn_pack,
+    level_gdn_scratch,            level_gdn_positions,
+};
+
+}  // namespace icmh::kernels
+
+#endif  // ICMH_SIMD_AMX
