@@ -42,10 +42,11 @@ template <class T>
 py::array_t<T, py::array::c_style> exact_array(const py::handle& value, const char* name,
                                                std::initializer_list<py::ssize_t> shape) {
   using Array = py::array_t<T, py::array::c_style>;
-  const std::string wanted =
-      std::string(name) + " must be a C-contiguous " +
-      std::string(py::str(static_cast<const py::object&>(py::dtype::of<T>()))) + " array";
-  if (!py::isinstance<Array>(value)) throw py::type_error(wanted);
+  if (!py::isinstance<Array>(value)) {
+    const py::object dtype = py::dtype::of<T>();
+    throw py::type_error(std::string(name) + " must be a C-contiguous " +
+                         std::string(py::str(dtype)) + " array");
+  }
   auto array = py::reinterpret_borrow<Array>(value);
   bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
   py::ssize_t axis = 0;

@@ -12,6 +12,7 @@
 #include "bindings/gil.h"
 #include "bindings/parts.h"
 #include "bindings/ranges.h"
+#include "kernels/convolution_cpu.h"
 #include "kernels/depth_conv_block_cpu.h"
 #include "kernels/gdn_cpu.h"
 #include "kernels/images_cpu.h"
@@ -178,6 +179,35 @@ void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64
   });
 }
 
+// Channels, outputs, side and stride.
+kernels::Convolution convolution_of(const std::array<std::int64_t, 4>& sizes) {
+  return {sizes[0], sizes[1], sizes[2], sizes[3]};
+}
+
+void run_convolution_pack(const std::array<std::int64_t, 4>& sizes, Address weight, Address bias,
+                          Address packed, const std::string& level_name, bool bfloat16) {
+  const kernels::KernelLevel level = level_of(level_name);
+  const GilReleased released;
+  kernels::convolution_pack(level, precision_of(bfloat16), convolution_of(sizes),
+                            at<const float>(weight), at<const float>(bias), at<float>(packed));
+}
+
+void run_convolution(const std::array<std::int64_t, 4>& sizes, std::int64_t height,
+                     std::int64_t width, Address x, Address out, Address packed,
+                     const ImageRanges& parts, unsigned threads, const std::string& level_name,
+                     bool bfloat16) {
+  const kernels::KernelLevel level = level_of(level_name);
+  const kernels::Precision precision = precision_of(bfloat16);
+  const kernels::Convolution of = convolution_of(sizes);
+  const std::int64_t x_size = height * width * of.channels;
+  const std::int64_t out_size = of.length_of(height) * of.length_of(width) * of.outputs;
+  run_ranges(parts, threads, [&](std::int64_t image, std::int64_t begin, std::int64_t end) {
+    const kernels::ConvolutionMaps maps{height, width, at<const float>(x) + image * x_size,
+                                        at<float>(out) + image * out_size};
+    kernels::convolution(level, precision, of, maps, at<const float>(packed), begin, end);
+  });
+}
+
 void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Address beta,
                   Address packed, const std::string& level_name) {
   const kernels::KernelLevel level = level_of(level_name);
@@ -214,6 +244,13 @@ void bind_codec_kernels(py::module_& module) {
              });
   module.def("depth_conv_pack", &run_depth_conv_pack);
   module.def("depth_conv_block", &run_depth_conv_block);
+  module.def("convolution_packed_size", [](const std::array<std::int64_t, 4>& sizes,
+                                           const std::string& level, bool bfloat16) {
+    return kernels::convolution_packed_size(level_of(level), precision_of(bfloat16),
+                                            convolution_of(sizes));
+  });
+  module.def("convolution_pack", &run_convolution_pack);
+  module.def("convolution", &run_convolution);
   module.def("gdn_packed_size", [](std::int64_t channels, const std::string& level) {
     return kernels::gdn_packed_size(level_of(level), channels);
   });

@@ -1,9 +1,11 @@
-// What a level's source file gives to depth_conv_block_cpu.cpp and gdn_cpu.cpp. `memory` is the
+// What a level's source file gives to depth_conv_block_cpu.cpp, gdn_cpu.cpp and
+// convolution_cpu.cpp. `memory` is the
 // calling thread's, of as many floats as the function beside it says.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/convolution_cpu.h"
 #include "kernels/depth_conv_block_cpu.h"
 #include "kernels/gdn_cpu.h"
 
@@ -21,6 +23,12 @@ struct BlocksLevel {
   std::int64_t (*gdn_scratch)(std::int64_t channels);
   void (*gdn_positions)(const GdnMaps&, const float* packed, std::int64_t begin, std::int64_t end,
                         float* memory);
+  std::int64_t (*convolution_packed_size)(const Convolution&);
+  void (*convolution_pack)(const Convolution&, const float* weight, const float* bias,
+                           float* packed);
+  std::int64_t (*convolution_scratch)(const Convolution&);
+  void (*convolution_positions)(const Convolution&, const ConvolutionMaps&, const float* packed,
+                                std::int64_t begin, std::int64_t end, float* memory);
 };
 
 extern const BlocksLevel kBlocksScalar, kBlocksNeon, kBlocksAvx2, kBlocksAvx512, kBlocksAmx,

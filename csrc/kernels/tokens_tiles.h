@@ -64,12 +64,12 @@ ICMH_TARGET inline void pack_outputs(const float* weight, int64_t outputs, int64
     for (int64_t k = 0; k < depth; k += kTileDepth, packed += kPairWords) {
       for (int64_t tile = 0; tile < 2; ++tile) {
         float* const upper_tile = packed + tile * kTileWords;
-        float* const lower_tile = kHalves == 2 ? upper_tile + 2 * kTileWords : nullptr;
+        float* const lower_tile = upper_tile + (kHalves - 1) * 2 * kTileWords;
         const int64_t first = o + 16 * tile;
         const int64_t count = outputs - first < 16 ? outputs - first : 16;
         if (count < 16) {
           std::memset(upper_tile, 0, kTileWords * sizeof(float));
-          if (lower_tile != nullptr) std::memset(lower_tile, 0, kTileWords * sizeof(float));
+          if (kHalves == 2) std::memset(lower_tile, 0, kTileWords * sizeof(float));
         }
         for (int64_t i = 0; i < count; ++i) {
           split_channels(weight + (first + i) * stride + k, depth - k,
@@ -77,7 +77,7 @@ ICMH_TARGET inline void pack_outputs(const float* weight, int64_t outputs, int64
                          reinterpret_cast<std::uint32_t*>(lower + 16 * i));
         }
         transpose(upper, 16, count, 16, upper_tile, 16);
-        if (lower_tile != nullptr) transpose(lower, 16, count, 16, lower_tile, 16);
+        if (kHalves == 2) transpose(lower, 16, count, 16, lower_tile, 16);
       }
     }
   }

@@ -8,6 +8,7 @@ them. A result's buffer is free again when the last tensor on it is gone.
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from icmh_rt import _native
-from icmh_rt.kernels._layout import empty_maps
+from icmh_rt.kernels._layout import empty_maps, memory_format
 
 KEPT_BYTES = 512 << 20
 """Free memory that is kept for the next call, in all; beyond it the smallest buffers go first."""
@@ -67,16 +68,26 @@ class _Lease:
         _give_back(self._buffer)
 
 
+def empty_floats(shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
+    """Uninitialised float32 CPU memory of ``shape`` in ``layout``; from a kept buffer where it is
+    large.
+    """
+    count = math.prod(shape)
+    if 4 * count < _HUGE:
+        return torch.empty(shape, memory_format=layout)
+    strides = torch.empty(shape, device="meta", memory_format=layout).stride()
+    floats = torch.from_numpy(np.asarray(_Lease(_take(4 * count), count)))
+    return floats.as_strided(shape, strides)
+
+
 def empty_result_maps(like: Tensor, channels: int) -> Tensor:
     """Uninitialised CPU memory like ``like (N, C, H, W)`` with another number of channels, in its
-    memory format; from a kept buffer where it is large and of single precision.
+    memory format; see `empty_floats`.
     """
-    size = 4 * like.shape[0] * channels * like.shape[2:].numel()
-    if size < _HUGE or like.dtype != torch.float32:
+    if like.dtype != torch.float32:
         return empty_maps(like, channels)
-    shape = empty_maps(like.to("meta"), channels)
-    floats = torch.from_numpy(np.asarray(_Lease(_take(size), shape.numel())))
-    return floats.as_strided(shape.shape, shape.stride())
+    images, _, height, width = like.shape
+    return empty_floats((images, channels, height, width), memory_format(like))
 
 
 @contextmanager

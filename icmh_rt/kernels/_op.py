@@ -87,10 +87,10 @@ class Op:
             OptionError: there is no such implementation.
             BackendUnavailableError: the one that was asked for cannot run; the message says why.
         """
-        wish = _wish(implementation)
-        if wish == "auto" and self._is_training(arguments):
+        name = wish(implementation)
+        if name == "auto" and self._is_training(arguments):
             return self.reference(*arguments)
-        return self._registered(*arguments, wish)
+        return self._registered(*arguments, name)
 
     @staticmethod
     def _is_training(arguments: tuple[Any, ...]) -> bool:
@@ -111,7 +111,7 @@ class Op:
 
     def chosen(self, *arguments: Any, implementation: str | None = None) -> str:
         """Name of the implementation that a call with these arguments runs; raises as it does."""
-        return self._choose(arguments, _wish(implementation))
+        return self._choose(arguments, wish(implementation))
 
     def _choose(self, arguments: tuple[Any, ...], wish: str) -> str:
         if wish == "auto":
@@ -133,10 +133,10 @@ class Op:
         return wish
 
     def _run(self, *arguments: Any) -> Any:
-        *arguments, wish = arguments
-        name = self._choose(tuple(arguments), wish)
+        *given, wish = arguments
+        name = self._choose(tuple(given), wish)
         run = self.reference if name == "reference" else self._twins[name].run
-        return run(*arguments)
+        return run(*given)
 
     @staticmethod
     def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -162,7 +162,7 @@ class Op:
         return tuple(result)
 
 
-def _wish(implementation: str | None) -> str:
+def wish(implementation: str | None = None) -> str:
     """What is asked for, from the argument or the environment."""
     if implementation in (None, "auto"):
         name, source = os.environ.get(ENVIRONMENT) or "auto", ENVIRONMENT

@@ -36,11 +36,12 @@ class FeatureHead(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs = tuple(outputs)
-        self.stem = SlimPointwise([latent_channels], [channels])
+        self.stem = SlimPointwise([latent_channels], [channels], bfloat16=True)
         self.blocks = nn.ModuleList(
             DepthConvBlock([channels], bfloat16=True) for _ in range(blocks)
         )
-        self.out = SlimPointwise([channels], [sum(count for _, count in self.outputs)])
+        total = sum(count for _, count in self.outputs)
+        self.out = SlimPointwise([channels], [total], bfloat16=True)
 
     def forward(self, y: Tensor) -> Tensor:
         x = self.stem(y.contiguous(memory_format=torch.channels_last), 0).clamp(-BOUND, BOUND)

@@ -18,10 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from icmh_rt.kernels._cpu_convolution import PackedConvolution, convolution_wanted
 from icmh_rt.kernels._op import ENVIRONMENT
 from icmh_rt.kernels.depth_conv_block import PackedDepthConv, depth_conv_block
 from icmh_rt.models.kept_weights import KeptWeights
 from icmh_rt.models.swin import runs_in_tiles
+
+_KEPT_CONVOLUTIONS: KeptWeights[PackedConvolution] = KeptWeights()
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -36,16 +39,43 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Slimmable(nn.Module):
-    """Channel bookkeeping shared by the layers below."""
+    """Channel bookkeeping shared by the layers below.
 
-    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
+    Args:
+        in_channels, out_channels: of each width.
+        bfloat16: see `DepthConvBlock`.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: Sequence[int], bfloat16: bool = False
+    ) -> None:
         super().__init__()
+        self.bfloat16 = bfloat16
         self.in_channels = tuple(in_channels)
         self.out_channels = tuple(out_channels)
         self.bias = nn.Parameter(torch.zeros(len(self.out_channels), max(self.out_channels)))
 
     def _bias(self, width: int) -> Tensor:
         return self.bias[width, : self.out_channels[width]]
+
+    def _packed(self, x: Tensor, width: int, stride: int = 1) -> PackedConvolution | None:
+        """The width's weights for inference on ``x`` where there is a faster kernel for it."""
+        if not runs_in_tiles(x) or not convolution_wanted(x):
+            return None
+        return _KEPT_CONVOLUTIONS.get(
+            self,
+            width,
+            (self.weight, self.bias),
+            lambda: PackedConvolution(
+                self.matrix(width), self._bias(width), stride, bfloat16=self.bfloat16
+            ),
+        )
+
+    def matrix(self, width: int) -> Tensor:
+        """The slice of the weight that ``width`` uses."""
+        return self.weight[: self.out_channels[width], : self.in_channels[width]]
 
     def extra_repr(self) -> str:
         return f"in={self.in_channels}, out={self.out_channels}"
@@ -54,16 +84,17 @@ class _Slimmable(nn.Module):
 class SlimPointwise(_Slimmable):
     """1x1 convolution; ``weight (O, I)`` is a plain matrix, so matrix optimisers apply to it."""
 
-    def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
-        super().__init__(in_channels, out_channels)
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: Sequence[int], bfloat16: bool = False
+    ) -> None:
+        super().__init__(in_channels, out_channels, bfloat16)
         fan_in = max(self.in_channels)
         self.weight = nn.Parameter(torch.randn(max(self.out_channels), fan_in) / math.sqrt(fan_in))
 
-    def matrix(self, width: int) -> Tensor:
-        """The slice of the weight that ``width`` uses, ``(out[width], in[width])``."""
-        return self.weight[: self.out_channels[width], : self.in_channels[width]]
-
     def forward(self, x: Tensor, width: int) -> Tensor:
+        packed = self._packed(x, width)
+        if packed is not None:
+            return packed(x)
         return pointwise(x, self.matrix(width), self._bias(width))
 
 
@@ -80,8 +111,11 @@ class SlimConv3x3(_Slimmable):
         self.weight = nn.Parameter(torch.randn(shape) / math.sqrt(fan_in))
 
     def forward(self, x: Tensor, width: int) -> Tensor:
-        weight = self.weight[: self.out_channels[width], : self.in_channels[width]]
-        return F.conv2d(x, weight, self._bias(width), stride=self.stride, padding=1)
+        packed = self._packed(x, width, self.stride)
+        if packed is not None:
+            return packed(x)
+        weight, bias = self.matrix(width), self._bias(width)
+        return F.conv2d(x, weight, bias, stride=self.stride, padding=1)
 
 
 class SlimDepthwise3x3(_Slimmable):

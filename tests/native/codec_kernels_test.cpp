@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "common/simd.h"
+#include "kernels/convolution_cpu.h"
 #include "kernels/depth_conv_block_cpu.h"
 #include "kernels/gdn_cpu.h"
 #include "kernels/images_cpu.h"
@@ -323,11 +324,15 @@ struct Shape {
   std::int64_t channels, height, width;
 };
 
-struct DepthConvCase {
+struct ProductCase {
   KernelLevel level;
   Precision precision;
+
+  double bound() const {
+    return level == KernelLevel::amx && precision == Precision::bfloat16 ? 1e-2 : 1e-5;
+  }
 };
-constexpr DepthConvCase kDepthConvCases[] = {
+constexpr ProductCase kProductCases[] = {
     {KernelLevel::scalar, Precision::float32}, {KernelLevel::neon, Precision::float32},
     {KernelLevel::avx2, Precision::float32},   {KernelLevel::avx512, Precision::float32},
     {KernelLevel::amx, Precision::float32},    {KernelLevel::scalar, Precision::bfloat16},
@@ -379,9 +384,9 @@ void test_depth_conv_block() {
                                             matrices[4].view(), spatial.data(),
                                             spatial_bias.data()};
     GuardedArray<float> inputs(x.size()), outputs(x.size());
-    for (const auto& [level, precision] : kDepthConvCases) {
+    for (const ProductCase& product : kProductCases) {
+      const auto& [level, precision] = product;
       if (!kernels::kernel_level_supported(level)) continue;
-      const bool rounded = level == KernelLevel::amx && precision == Precision::bfloat16;
       const std::int64_t packed_size =
           kernels::depth_conv_packed_size(level, precision, channels);
       GuardedArray<float> packing(static_cast<std::size_t>(packed_size));
@@ -406,9 +411,70 @@ void test_depth_conv_block() {
           kernels::depth_conv_block(level, precision, maps, packed, 0, middle);
           const double error =
               relative_error(found.data, expected, channels, positions, channels_last);
-          ICMH_CHECK(error <= (rounded ? 1e-2 : 1e-5),
+          ICMH_CHECK(error <= product.bound(),
                      "relative error " + std::to_string(error * 1e6) + "e-6");
         }
+      }
+    }
+  }
+}
+
+void test_convolution() {
+  Random random(6);
+  struct Case {
+    kernels::Convolution of;
+    std::int64_t height, width;
+  };
+  constexpr Case kCases[] = {
+      {{1, 1, 1, 1}, 1, 1},    {{3, 5, 1, 1}, 4, 7},    {{32, 64, 1, 1}, 3, 65},
+      {{33, 48, 1, 1}, 9, 5},  {{1, 3, 3, 1}, 1, 1},    {{5, 7, 3, 1}, 6, 4},
+      {{16, 32, 3, 2}, 30, 26}, {{20, 33, 3, 2}, 7, 9}, {{12, 40, 3, 2}, 1, 12},
+      {{8, 8, 3, 2}, 13, 1},
+  };
+  for (const auto& [of, height, width] : kCases) {
+    const std::int64_t positions = of.length_of(height) * of.length_of(width);
+    const Floats x = uniforms(&random, height * width * of.channels, -2.0f, 2.0f);
+    const Floats weight = uniforms(&random, of.outputs * of.depth(), -0.5f, 0.5f);
+    const Floats bias = uniforms(&random, of.outputs, -1.0f, 1.0f);
+    Doubles expected;
+    for (std::int64_t p = 0; p < positions; ++p) {
+      const std::int64_t top = p / of.length_of(width) * of.stride - of.side / 2;
+      const std::int64_t left = p % of.length_of(width) * of.stride - of.side / 2;
+      for (std::int64_t o = 0; o < of.outputs; ++o) {
+        double sum = bias[static_cast<std::size_t>(o)];
+        for (std::int64_t k = 0; k < of.depth(); ++k) {
+          const std::int64_t tap = k / of.channels;
+          const std::int64_t row = top + tap / of.side, column = left + tap % of.side;
+          if (row < 0 || row >= height || column < 0 || column >= width) continue;
+          sum += static_cast<double>(weight[static_cast<std::size_t>(o * of.depth() + k)]) *
+                 x[static_cast<std::size_t>((row * width + column) * of.channels +
+                                            k % of.channels)];
+        }
+        expected.push_back(sum);
+      }
+    }
+    GuardedArray<float> inputs(x.size()), outputs(expected.size());
+    for (const ProductCase& product : kProductCases) {
+      const auto& [level, precision] = product;
+      if (!kernels::kernel_level_supported(level)) continue;
+      const std::int64_t packed_size = kernels::convolution_packed_size(level, precision, of);
+      GuardedArray<float> packing(static_cast<std::size_t>(packed_size));
+      for (const GuardSide side : kGuardSides) {
+        current_case() = std::string("convolution ") + kernel_level_name(level) + " " +
+                         std::to_string(of.side) + "x" + std::to_string(of.side) + " C" +
+                         std::to_string(of.channels) + " O" + std::to_string(of.outputs) + " " +
+                         std::to_string(height) + "x" + std::to_string(width);
+        float* const packed = packing.room(static_cast<std::size_t>(packed_size), side).data;
+        kernels::convolution_pack(level, precision, of, weight.data(), bias.data(), packed);
+        const auto found = outputs.room(expected.size(), side);
+        std::fill(found.begin(), found.end(), 1e30f);
+        const kernels::ConvolutionMaps maps{height, width, inputs.place(x, side).data, found.data};
+        const std::int64_t middle = random.between(0, positions);
+        kernels::convolution(level, precision, of, maps, packed, middle, positions);
+        kernels::convolution(level, precision, of, maps, packed, 0, middle);
+        const double error = relative_error(found.data, expected, of.outputs, positions, true);
+        ICMH_CHECK(error <= product.bound(),
+                   "relative error " + std::to_string(error * 1e6) + "e-6");
       }
     }
   }
@@ -471,6 +537,7 @@ int main() {
   icmh::tests::test_image_in();
   icmh::tests::test_image_out();
   icmh::tests::test_depth_conv_block();
+  icmh::tests::test_convolution();
   icmh::tests::test_gdn();
   std::printf("codec_kernels_test: all is well\n");
   return 0;
