@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from command import run, set_threads
 
 COUNT = 64
 BAR = 1.3
@@ -29,17 +30,8 @@ SCHEMA, SCHEMA_VERSION = "icmh_rt.encode_many", 1
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.threads:
-        # Read when the libraries load, so set before they are imported.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ICMH_NUM_THREADS"):
-            os.environ[name] = str(options.threads)
-    from icmh_rt.errors import IcmhError
-
-    try:
-        return _run(options)
-    except IcmhError as error:
-        print(f"encode_many: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    set_threads(options.threads)
+    return run("encode_many", _run, options)
 
 
 def _parser() -> argparse.ArgumentParser:

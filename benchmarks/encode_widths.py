@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 from pathlib import Path
+
+from command import run, set_threads
 
 HEIGHT, WIDTH = 512, 768
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -27,17 +28,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.threads:
-        # Read when numpy and torch load their OpenMP, so it must be set before they are imported.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[name] = str(options.threads)
-    from icmh_rt.errors import IcmhError
-
-    try:
-        return _run(options)
-    except IcmhError as error:
-        print(f"encode_widths: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    set_threads(options.threads)
+    return run("encode_widths", _run, options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,11 +24,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from command import run, set_threads
 
 RATIO_BAR = 5.0
 SCHEMA, SCHEMA_VERSION = "icmh_rt.feature_path", 1
@@ -38,17 +39,8 @@ QUALITIES = range(1, 101)
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.threads:
-        # Read when numpy and torch load their OpenMP, so it must be set before they are imported.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[name] = str(options.threads)
-    from icmh_rt.errors import IcmhError
-
-    try:
-        return _run(options)
-    except IcmhError as error:
-        print(f"feature_path: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    set_threads(options.threads)
+    return run("feature_path", _run, options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,6 +29,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from command import run
+
 SCHEMA, SCHEMA_VERSION = "icmh_rt.rans_benchmark", 1
 FAMILIES = ("gaussian", "laplacian")
 LEVELS = ("scalar", "neon", "avx2", "avx512")
@@ -41,13 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    from icmh_rt.errors import IcmhError
-
-    try:
-        return _work(options) if options.worker else _run(options)
-    except IcmhError as error:
-        print(f"rans: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return run("rans", _work if options.worker else _run, options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,8 +12,9 @@ of the indexes differ.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+
+from command import set_threads
 
 HYPER_SIZE = (8, 12)
 INDEX_BAR = 1e-4
@@ -26,9 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    # Read when numpy and torch load their libraries, so it must be set before they are imported.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
+    set_threads(options.threads)
     print(
         "| h_s | this path | torch float32 | torch float64 | error: this path / float32 | ", end=""
     )

@@ -30,6 +30,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from command import run, set_threads
+
 CHANNELS, MIDDLE = 128, 64
 ERROR_BARS = {"fp32": 1e-5, "fp16": 5e-3}
 SCHEMA, SCHEMA_VERSION = "icmh_rt.sfma", 1
@@ -60,17 +62,8 @@ def _cases(device: str, quick: bool) -> list[Case]:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.threads:
-        # Read when numpy and torch load their OpenMP, so it must be set before they are imported.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            os.environ[name] = str(options.threads)
-    from icmh_rt.errors import IcmhError
-
-    try:
-        return _run(options)
-    except IcmhError as error:
-        print(f"sfma: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    set_threads(options.threads)
+    return run("sfma", _run, options)
 
 
 def _parser() -> argparse.ArgumentParser:

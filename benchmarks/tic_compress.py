@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import types
 import warnings
 from pathlib import Path
 from typing import Any
+
+from command import run, set_threads
 
 HEIGHT, WIDTH = 512, 768
 CHANNELS, LATENT_CHANNELS = 128, 192
@@ -30,16 +31,8 @@ SCHEMA, SCHEMA_VERSION = "icmh_rt.tic_compress", 1
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    # Read when numpy and torch load their OpenMP, so it must be set before they are imported.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
-    from icmh_rt.errors import IcmhError
-
-    try:
-        return _run(options)
-    except IcmhError as error:
-        print(f"tic_compress: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    set_threads(options.threads)
+    return run("tic_compress", _run, options)
 
 
 def _parser() -> argparse.ArgumentParser:

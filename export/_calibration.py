@@ -13,6 +13,7 @@ from icmh_rt.bundle import Bundle
 from icmh_rt.coding import coding_of
 from icmh_rt.export._references import session_of
 from icmh_rt.graphs import EightBits
+from icmh_rt.images import size_of
 
 QUALITIES = (20, 60, 100)
 """At which latents are quantized before they go through g_s."""
@@ -51,7 +52,7 @@ def calibrate(
         y, z = analysis.run({"image": image[None]}, seen)
         for quality in QUALITIES:
             coding = coding_of(bundle, width, quality)
-            prediction = coding.predict(coding.quantize_hyper(z[0]), image.shape[:2])
+            prediction = coding.predict(coding.quantize_hyper(z[0]), size_of(image))
             y_hat = coding.dequantize(coding.quantize(y[0], prediction), prediction)
             sides = {"height": np.array(image.shape[0]), "width": np.array(image.shape[1])}
             synthesis.run({"y_hat": y_hat[None], **sides}, seen)

@@ -4,10 +4,12 @@ them: inputs, numbers, results.
 
 from __future__ import annotations
 
+from typing import Any
+
 from icmh_rt.kernels import _triton, frequency_gate
 from icmh_rt.kernels._triton import tl
 
-_kernel = getattr(frequency_gate._kernel, "function", None)
+_kernel: Any = getattr(frequency_gate._kernel, "function", None)
 
 
 @_triton.jit

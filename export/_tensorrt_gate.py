@@ -241,7 +241,8 @@ def without_scratch(ptx: str, name: str, parameters: int) -> str:
     kept, cut = entries[:parameters], entries[parameters:]
     names = [part.split()[-1] for part in cut]
     rest = ptx[match.end() :] if match else ""
-    if len(kept) != parameters or len(cut) > _SCRATCH or any(n in rest for n in names):
+    unknown = len(kept) != parameters or len(cut) > _SCRATCH or any(n in rest for n in names)
+    if match is None or unknown:
         raise BackendUnavailableError(
             f"this Triton's kernel has other parameters than TensorRT can pass: {entries}"
         )
@@ -300,7 +301,7 @@ def _register(name: str, trtp: Any) -> None:
 def register(trtp: Any) -> None:
     """Register the gate with ``trtp``, the module ``tensorrt.plugin``."""
     plugin = f"{NAMESPACE}::{OPERATORS['triton']}"
-    Desc = trtp.TensorDesc
+    Desc: Any = trtp.TensorDesc
 
     @trtp.register(plugin)
     def describe(

@@ -16,6 +16,7 @@ from icmh_rt.bundle import Bundle
 from icmh_rt.errors import BackendUnavailableError
 from icmh_rt.export._references import Reference, session_of
 from icmh_rt.export._verify import Proof
+from icmh_rt.images import size_of
 
 Batch = tuple[Sequence[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]
 """Images of one size, and y and z of each by the reference."""
@@ -122,7 +123,7 @@ class Judge:
         return [
             (images, latents)
             for images, latents in self._batches
-            if sizes.holds(images[0].shape[:2]) and len(images) <= sizes.batch
+            if sizes.holds(size_of(images[0])) and len(images) <= sizes.batch
         ]
 
     def _check(

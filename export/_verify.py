@@ -18,6 +18,7 @@ from icmh_rt.bundle import Bundle
 from icmh_rt.coding import Prediction, coding_of
 from icmh_rt.errors import IcmhError
 from icmh_rt.export._references import Reference
+from icmh_rt.images import size_of
 
 QUALITIES = (1, 50, 100)
 
@@ -148,7 +149,7 @@ class Proof:
         for quality, coding in self._codings.items():
             for image, found_y, found_z, there in zip(images, y, z, latents, strict=True):
                 symbols_z = coding.quantize_hyper(found_z)
-                prediction = coding.predict(symbols_z, image.shape[:2])
+                prediction = coding.predict(symbols_z, size_of(image))
                 symbols_y = coding.quantize(found_y, prediction)
                 self._compare_symbols(quality, symbols_z, symbols_y, prediction, there)
 
@@ -176,7 +177,7 @@ class Proof:
                     self._compare_exactly("scale indexes", index, expected[1])
 
     def _check_synthesis(self, images: Sequence[np.ndarray], latents: Sequence[tuple]) -> None:
-        size = images[0].shape[:2]
+        size = size_of(images[0])
         for coding in self._codings.values():
             batch = []
             for y, z in latents:

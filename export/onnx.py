@@ -28,7 +28,7 @@ import numpy as np
 
 from icmh_rt import bundle as bundles
 from icmh_rt.bitstream import BASE_TASK
-from icmh_rt.bundle import Bundle
+from icmh_rt.bundle import Bundle, CodecBundle
 from icmh_rt.errors import OptionError
 from icmh_rt.export._cli import OK, run_script
 from icmh_rt.images import load_image
@@ -342,7 +342,7 @@ def _prove(
     path: Path,
     role: str,
     precision: str,
-    bundle: Bundle,
+    bundle: CodecBundle,
     width: float,
     pictures: _Pictures,
 ) -> dict[str, Any]:

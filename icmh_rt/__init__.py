@@ -22,11 +22,20 @@ from icmh_rt.errors import (
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from icmh_rt import bitstream as bitstream
+    from icmh_rt import bundle as bundle
+    from icmh_rt import codec as codec
+    from icmh_rt import images as images
+    from icmh_rt import models as models
+    from icmh_rt import rans as rans
     from icmh_rt._threads import get_num_threads, set_num_threads
     from icmh_rt.bitstream import Header
     from icmh_rt.codec import Decoder, Encoder
 
-# `rans` and `models` are listed so that a type checker and `import *` see them; both are lazy.
+    __version__: str
+
 __all__ = [
     "BackendUnavailableError",
     "BitstreamError",
@@ -52,7 +61,7 @@ _LAZY_NAMES = {
 _LAZY_MODULES = frozenset({"bitstream", "bundle", "codec", "images", "models", "rans"})
 
 
-def read_header(data: Any, *, max_pixels: int | None = None) -> Header:
+def read_header(data: Buffer, *, max_pixels: int | None = None) -> Header:
     """Read what a stream says about itself, without torch and without decoding it.
 
     Args:
@@ -87,7 +96,7 @@ def _version() -> str:
         return "0+not.installed"
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name in _LAZY_NAMES:
         value = getattr(importlib.import_module(_LAZY_NAMES[name]), name)
     elif name in _LAZY_MODULES:
@@ -98,6 +107,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

@@ -58,8 +58,8 @@ def one_line(error: BaseException) -> str:
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        names = [key for key, _ in pairs]
+        twice = next(key for number, key in enumerate(names) if key in names[:number])
         raise ValueError(f"it has {_shown(twice)} twice")
     return found
 

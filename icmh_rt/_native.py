@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from icmh_rt.errors import BackendUnavailableError
 
@@ -55,7 +56,7 @@ def _explain(error: ImportError) -> str:
     )
 
 
-def crc32c(buffer, initial: int = 0) -> int:
+def crc32c(buffer: Any, initial: int = 0) -> int:
     """Return the CRC-32C (RFC 3720) of a contiguous buffer.
 
     Args:

@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from icmh_rt._foreign import MAX_TENSORS_BYTES, one_line, parse_json, read_file
 from icmh_rt.errors import BackendUnavailableError, BundleError
@@ -27,7 +27,7 @@ def safetensors_numpy() -> Any:
 
 def read_tensors(
     path: str | os.PathLike[str], kind: str
-) -> tuple[bytes, dict[str, np.ndarray], dict[str, str]]:
+) -> tuple[bytes, dict[str, NDArray[Any]], dict[str, str]]:
     """A file's bytes, arrays by name, and metadata.
 
     Raises:
@@ -44,7 +44,7 @@ def read_tensors(
     return data, arrays, header.get("__metadata__") or {}
 
 
-def arrays_of(data: bytes, shown: str) -> dict[str, np.ndarray]:
+def arrays_of(data: bytes, shown: str) -> dict[str, NDArray[Any]]:
     """The arrays of a safetensors file's bytes, by name.
 
     Raises:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icmh_rt._tensor_files import described, read_tensors
 from icmh_rt.bitstream import FINGERPRINT_BYTES
@@ -29,7 +30,7 @@ class TrainedAdapters:
     that identify them with their base.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, NDArray[Any]]
     factor: float
     middle: int
     places: Mapping[str, tuple[str, ...]]
@@ -42,7 +43,7 @@ def fingerprint_of(base: str, data: bytes) -> str:
     return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
 
 
-def weights_of(transforms: Mapping[str, np.ndarray]) -> str:
+def weights_of(transforms: Mapping[str, NDArray[Any]]) -> str:
     """What adapter files call the weights that they belong to: a hash of g_a and g_s as halves."""
     digest = hashlib.sha256()
     for name in sorted(transforms):
@@ -52,7 +53,7 @@ def weights_of(transforms: Mapping[str, np.ndarray]) -> str:
 
 
 def read_adapters(
-    path: str | os.PathLike[str], transforms: Mapping[str, np.ndarray], base: str = ""
+    path: str | os.PathLike[str], transforms: Mapping[str, NDArray[Any]], base: str = ""
 ) -> dict[str, TrainedAdapters]:
     """The adapters of a file, by task.
 

@@ -23,10 +23,13 @@ import operator
 import string
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icmh_rt import _native
 from icmh_rt.errors import BitstreamError, OptionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 MAGIC = b"ICMH"
 FORMAT_VERSION = 1
@@ -111,7 +114,7 @@ def width_to_id(width: float) -> int:
     return width_id
 
 
-def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
+def pack(header: Header, z_section: Buffer, y_section: Buffer) -> bytes:
     """Write one stream; `parse` of the result gives back the same header and sections.
 
     Args:
@@ -137,7 +140,7 @@ def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
     if header.task not in TASKS:
         raise OptionError(f"unknown task {header.task!r}: use one of {', '.join(TASKS)}")
     z_view, y_view = _byte_view(z_section, OptionError), _byte_view(y_section, OptionError)
-    parts = [
+    parts: list[Buffer] = [
         _FIXED.pack(
             MAGIC,
             version,
@@ -158,7 +161,7 @@ def pack(header: Header, z_section: bytes, y_section: bytes) -> bytes:
     return body + _U32.pack(_native.crc32c(body))
 
 
-def parse(data: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Stream:
+def parse(data: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Stream:
     """Read one stream, checking every byte of it.
 
     Args:
@@ -174,13 +177,13 @@ def parse(data: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Stream:
     return Stream(header, bytes(view[slice(*z_range)]), bytes(view[slice(*y_range)]))
 
 
-def read_header(data: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
+def read_header(data: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
     """The header of a stream. Checks, and fails, exactly like `parse`, but copies no payload."""
     return _parse(data, max_pixels)[1]
 
 
 def _parse(
-    data: Any, max_pixels: int
+    data: Buffer, max_pixels: int
 ) -> tuple[memoryview, Header, tuple[int, int], tuple[int, int]]:
     """The stream's bytes, its header, and the (start, stop) of z and of y."""
     max_pixels = _integer("max_pixels", max_pixels, 1, None)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icmh_rt import rans
 from icmh_rt._bundle_parts import (
@@ -65,10 +66,10 @@ class WidthTables:
         hyper_synthesis: the integer network h_s.
     """
 
-    gain: np.ndarray
-    inverse_gain: np.ndarray
-    hyper_gain: np.ndarray
-    hyper_index: np.ndarray
+    gain: NDArray[np.float32]
+    inverse_gain: NDArray[np.float32]
+    hyper_gain: NDArray[np.float32]
+    hyper_index: NDArray[np.uint8]
     hyper_synthesis: IntegerHyperSynthesis
 
     def __post_init__(self) -> None:
@@ -169,7 +170,7 @@ class Bundle(CodecBundle):
     name: str
     config: dict[str, Any]
     tasks: tuple[str, ...]
-    transforms: dict[str, np.ndarray]
+    transforms: dict[str, NDArray[Any]]
     widths: dict[float, WidthTables]
     tables: rans.Tables
     training: dict[str, Any] = field(default_factory=dict)
@@ -336,7 +337,7 @@ def _load(folder: Path) -> CodecBundle:
         raise BundleError(f"bundle {str(folder)!r} cannot be read: {one_line(error)}") from None
 
 
-def _from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Bundle:
+def _from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Bundle:
     if manifest["architecture"] != ARCHITECTURE:
         raise BundleError(
             f"architecture {manifest['architecture']!r} is unknown to this icmh_rt; bundles of "
@@ -426,7 +427,7 @@ def add_feature_head(folder: str | Path, path: str | Path) -> str:
     return task
 
 
-def checked_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def checked_weights(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """``arrays`` if all their floats are finite; BundleError otherwise."""
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -434,7 +435,7 @@ def checked_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+def part_of(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     """The arrays whose names begin with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
@@ -465,15 +466,19 @@ def save(bundle: Bundle, folder: str | Path) -> str:
     return write(folder, manifest, arrays)
 
 
-def write(folder: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def write(
+    folder: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> str:
     """Write the two files of a bundle, and return the fingerprint that its manifest gets."""
     folder = Path(folder)
     contiguous = {k: np.ascontiguousarray(v) for k, v in sorted(arrays.items())}
     weights = safetensors_numpy().save(contiguous)
     manifest = {**manifest, "fingerprint": _fingerprint(manifest, weights)}
     folder.mkdir(parents=True, exist_ok=True)
-    with replace_file(folder / WEIGHTS) as file:
+    # Both are complete before either is replaced.
+    with replace_file(folder / MANIFEST) as description, replace_file(folder / WEIGHTS) as file:
         file.write(weights)
-    with replace_file(folder / MANIFEST) as file:
-        file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        description.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        file.flush()
+        description.flush()
     return manifest["fingerprint"]

@@ -210,6 +210,13 @@ def _add_codec(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger images and streams (default: %(default)s)",
     )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="compute images of more than four tiles of NxN pixels by tiles, in bounded memory and"
+        " with the same result; 0: never (default: 2048)",
+    )
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -224,10 +231,10 @@ def _encode(options: argparse.Namespace) -> int:
     jobs = _plan(options.inputs, options.output, bitstream.STREAM_SUFFIX)
     encoder = _encoder(options)
 
-    def encode(job: _Job) -> dict[str, Any]:
+    def encode(job: _Job, progress: Callable[[float], None]) -> dict[str, Any]:
         target = job.checked_target()
         started = time.perf_counter()
-        data = encoder.encode(job.source)
+        data = encoder.encode(job.source, progress=progress)
         seconds = time.perf_counter() - started
         with replace_file(target) as file:
             file.write(data)
@@ -250,7 +257,12 @@ def _encoder(options: argparse.Namespace) -> Any:
         backend=options.backend,
         device=options.device,
         max_pixels=options.max_pixels,
+        **_tile(options),
     )
+
+
+def _tile(options: argparse.Namespace) -> dict[str, int]:
+    return {} if options.tile is None else {"tile": options.tile}
 
 
 def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
@@ -294,8 +306,8 @@ def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
 def _folder_encoding(options: argparse.Namespace, folders: Any) -> Any:
     """On this machine, or on a cluster."""
     jobs = options.jobs or 0
-    if options.ray is not None and options.max_pixels != bitstream.DEFAULT_MAX_PIXELS:
-        raise OptionError("--max-pixels does not reach a cluster: leave it out with --ray")
+    if options.ray is not None and options.tile is not None:
+        raise OptionError("--tile does not reach a cluster: leave it out with --ray")
     if options.ray is None:
         return folders.FolderEncoding(_encoder(options), options.output, jobs, force=options.force)
     distributed = _import("icmh_rt.distributed", "ray", "icmh encode --ray")
@@ -309,6 +321,7 @@ def _folder_encoding(options: argparse.Namespace, folders: Any) -> Any:
         device=options.device,
         address=options.ray,
         actors=jobs,
+        max_pixels=options.max_pixels,
         force=options.force,
     )
 
@@ -335,9 +348,10 @@ def _decode(options: argparse.Namespace) -> int:
         backend=options.backend,
         device=options.device,
         max_pixels=options.max_pixels,
+        **_tile(options),
     )
 
-    def decode(job: _Job) -> dict[str, Any]:
+    def decode(job: _Job, progress: Callable[[float], None]) -> dict[str, Any]:
         target = job.checked_target()
         # The default name may be that of the original photograph, which is better than what comes
         # out here.
@@ -345,7 +359,7 @@ def _decode(options: argparse.Namespace) -> int:
             raise OSError(f"{target} exists: name it with -o, or give --force to replace it")
         data = _read_stream(job.source)
         started = time.perf_counter()
-        image = decoder.decode(data)
+        image = decoder.decode(data, progress=progress)
         seconds = time.perf_counter() - started
         save_image(image, target)
         return {
@@ -388,7 +402,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     jobs = [_Job(path) for path in options.inputs]
-    return _run(jobs, lambda job: _describe(_read_stream(job.source)), _info_text, options.json)
+    return _run(jobs, lambda job, _: _describe(_read_stream(job.source)), _info_text, options.json)
 
 
 def _info_text(record: dict[str, Any]) -> str:
@@ -481,7 +495,7 @@ def _plan(inputs: Sequence[str], output: str | None, suffix: str) -> list[_Job]:
     jobs: list[_Job] = []
     taken: dict[str, str] = {}
     for source in inputs:
-        job = _Job(source, output if named else "", named, inputs=real_inputs)
+        job = _Job(source, output if named and output else "", named, inputs=real_inputs)
         if not named:
             default = os.path.splitext(source)[0] + suffix
             job.target = os.path.join(output, os.path.basename(default)) if output else default
@@ -495,17 +509,19 @@ def _plan(inputs: Sequence[str], output: str | None, suffix: str) -> list[_Job]:
 
 def _run(
     jobs: Sequence[_Job],
-    work: Callable[[_Job], dict[str, Any]],
+    work: Callable[[_Job, Callable[[float], None]], dict[str, Any]],
     text: Callable[[dict[str, Any]], str],
     as_json: bool,
 ) -> int:
-    """Do every job; a failed one is a line on stderr and does not stop the others."""
+    """Do every job; a failed one is a line on stderr and does not stop the others. ``work`` also
+    gets what to call with the share of the job that is done.
+    """
     code = OK
     progress = _Progress(len(jobs))
     for done, job in enumerate(jobs):
         progress.show(done, job.source)
         try:
-            record = {"input": job.source, **work(job)}
+            record = {"input": job.source, **work(job, progress.part)}
             line = json.dumps(record) if as_json else text(record)
         except (IcmhError, OSError) as error:
             code = FAILED
@@ -522,23 +538,42 @@ def _run(
 
 
 class _Progress:
-    """A bar on a terminal; nothing for a single input or where stderr is a file."""
+    """A bar on a terminal: of the inputs where there are several, and of one that takes long."""
+
+    LONG_SECONDS = 2.0
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._active = total > 1 and sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty()
+        self._done, self._name, self._since = 0, "", time.monotonic()
+        self._drawn = False
 
     def show(self, done: int, name: str) -> None:
-        if self._active:
-            filled = 20 * done // self._total
-            bar = "#" * filled + "." * (20 - filled)
-            name = os.path.basename(name)[:40]
-            print(f"\r\x1b[K[{bar}] {done}/{self._total} {name}", end="", file=sys.stderr)
-            sys.stderr.flush()
+        """So many inputs are done; ``name`` is the next, or the last one."""
+        self._done, self._name, self._since = done, name, time.monotonic()
+        if self._total > 1:
+            self._draw(0.0)
+
+    def part(self, share: float) -> None:
+        """So much of the next input is done."""
+        if time.monotonic() - self._since >= self.LONG_SECONDS:
+            self._draw(share)
+
+    def _draw(self, share: float) -> None:
+        if not self._terminal:
+            return
+        filled = int(20 * (self._done + share) / self._total)
+        bar = "#" * filled + "." * (20 - filled)
+        of = f"{self._done}/{self._total} " if self._total > 1 else ""
+        percent = f" {share:.0%}" if share else ""
+        name = os.path.basename(self._name)[:40]
+        print(f"\r\x1b[K[{bar}] {of}{name}{percent}", end="", file=sys.stderr, flush=True)
+        self._drawn = True
 
     def clear(self) -> None:
-        if self._active:
+        if self._drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._drawn = False
 
 
 def _complain(error: Exception) -> None:

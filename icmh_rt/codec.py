@@ -13,19 +13,27 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from icmh_rt import _native, bitstream, rans
+from icmh_rt import _native, bitstream, rans, tiles
 from icmh_rt._threads import get_num_threads
 from icmh_rt.backends import Backend, Latents, choose, create
 from icmh_rt.backends.base import lap, measured_by, stopwatch
 from icmh_rt.bundle import DEFAULT_BUNDLE, CodecBundle, load
-from icmh_rt.coding import Coding
+from icmh_rt.coding import Coding, Prediction
 from icmh_rt.errors import BitstreamError, ImageError, ModelMismatchError, OptionError
-from icmh_rt.images import load_image
+from icmh_rt.images import ImageLike, load_image, size_of
 from icmh_rt.pipeline import map_ordered
+from icmh_rt.tiles import Progress
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,7 @@ class EncodeReport:
     data: bytes
     times: dict[str, float]
     latents: Latents = field(repr=False)
-    indexes_z: np.ndarray = field(repr=False)
+    indexes_z: NDArray[Any] = field(repr=False)
     coding: Coding = field(repr=False)
 
     @cached_property
@@ -57,7 +65,7 @@ class EncodeReport:
 class DecodeReport:
     """What `Decoder.decode_detailed` returns: uint8 ``(H, W, 3)``, and seconds by stage."""
 
-    image: np.ndarray
+    image: NDArray[np.uint8]
     times: dict[str, float]
 
 
@@ -70,10 +78,10 @@ class DecodedLatents:
     stream.
     """
 
-    y_hat: np.ndarray
-    symbols_z: np.ndarray
-    symbols_y: np.ndarray
-    indexes_y: np.ndarray
+    y_hat: NDArray[np.float32]
+    symbols_z: NDArray[np.int32]
+    symbols_y: NDArray[np.int32]
+    indexes_y: NDArray[Any]
     header: bitstream.Header
 
 
@@ -87,9 +95,11 @@ class _Codec:
         device: str,
         dtype: str,
         max_pixels: int,
+        tile: int,
     ) -> None:
         self._bundle = load(model)
         self.max_pixels = _whole("max_pixels", max_pixels, 1, None)
+        self.tile = tiles.checked_tile(tile)
         self._backend = create(self._bundle, backend, device, dtype)
         self._asked_for = (backend, device)
 
@@ -125,6 +135,10 @@ class Encoder(_Codec):
             (fp32 for a picture that leaves its range, and for converted checkpoints), fp32 on a
             CPU. Streams of every dtype decode everywhere.
         max_pixels: refuse larger images.
+        tile: side in pixels of the tiles by which images of more than four such tiles are computed,
+            in bounded memory and with the same stream; 64 or more, or 0 to compute every image
+            whole. Tasks with adapters have no tiles: their images are refused above 2²⁶ pixels,
+            unless this is 0.
 
     Raises:
         OptionError: a value that is not allowed; the message lists those that are.
@@ -143,8 +157,9 @@ class Encoder(_Codec):
         *,
         dtype: str = "auto",
         max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
+        tile: int = tiles.DEFAULT_TILE,
     ) -> None:
-        super().__init__(model, backend, device, dtype, max_pixels)
+        super().__init__(model, backend, device, dtype, max_pixels, tile)
         self.width, _ = self._bundle.width(width)
         self.task = self._bundle.task(task)
         self.quality = self._bundle.quality(
@@ -157,12 +172,14 @@ class Encoder(_Codec):
         """Hex digits that identify the weights in streams: the bundle's, or with its adapters."""
         return self._bundle.fingerprint_of(self.task)
 
-    def encode(self, image: Any) -> bytes:
+    def encode(self, image: ImageLike, *, progress: Progress | None = None) -> bytes:
         """Encode one image.
 
         Args:
             image: path, PIL.Image, uint8 array ``(H, W, 3)`` or ``(H, W)``, or uint8 torch tensor
                 ``(3, H, W)``.
+            progress: called with the share of the transforms that is done, up to 1.0, after every
+                tile of an image that is computed by tiles. What it raises ends the encoding.
 
         Returns:
             The stream (docs/bitstream.md).
@@ -170,9 +187,9 @@ class Encoder(_Codec):
         Raises:
             ImageError: it cannot be read or has no safe meaning as 8-bit RGB.
         """
-        return self.encode_detailed(image).data
+        return self.encode_detailed(image, progress=progress).data
 
-    def encode_batch(self, images: Iterable[Any]) -> list[bytes]:
+    def encode_batch(self, images: Iterable[ImageLike]) -> list[bytes]:
         """Encode images of any mix of sizes, in order; the same bytes as `encode` gives each.
 
         Raises:
@@ -182,7 +199,7 @@ class Encoder(_Codec):
 
     def encode_many(
         self,
-        images: Iterable[Any],
+        images: Iterable[ImageLike],
         *,
         workers: int = 0,
         on_error: Callable[[int, ImageError], None] | None = None,
@@ -213,7 +230,7 @@ class Encoder(_Codec):
 
     def _encode_many(
         self,
-        images: Iterable[Any],
+        images: Iterable[ImageLike],
         workers: int,
         on_error: Callable[[int, ImageError], None] | None,
     ) -> Iterator[tuple[int, bytes]]:
@@ -230,15 +247,24 @@ class Encoder(_Codec):
                         continue
                     yield index, data
 
-    def encode_detailed(self, image: Any) -> EncodeReport:
+    def encode_detailed(
+        self, image: ImageLike, *, progress: Progress | None = None
+    ) -> EncodeReport:
         """`encode` with the model's rate estimate, the time of each stage and the latents."""
         watch = stopwatch()
         pixels = load_image(image, max_pixels=self.max_pixels)
+        size = size_of(pixels)
         watch.lap("read")
-        latents = self._backend.encode_transforms(pixels, self.width, self.task, self.quality)
+        settings = self.width, self.task, self.quality
+        tiling = tiles.plan(self._bundle, *settings[:2], size, self.tile, ImageError)
+        if tiling is None:
+            latents = self._backend.encode_transforms(pixels, *settings)
+        else:
+            latents = tiles.encode(self._backend, pixels, *settings, tiling, progress)
+        del image, pixels
         watch.take_over(latents.times)
         coding = self._coding
-        indexes_z = coding.indexes_z(pixels.shape[:2])
+        indexes_z = coding.indexes_z(size)
         low, high = _seals(latents, coding)
         z_section = rans.encode(latents.symbols_z, indexes_z, coding.tables_z, seal=low)
         y_section = rans.encode(latents.symbols_y, latents.indexes_y, coding.tables_y, seal=high)
@@ -250,7 +276,7 @@ class Encoder(_Codec):
             width=self.width,
             task=self.task,
             quality=self.quality,
-            image_size=pixels.shape[:2],
+            image_size=size,
         )
         data = bitstream.pack(header, z_section, y_section)
         watch.lap("pack")
@@ -267,7 +293,7 @@ class Decoder(_Codec):
     """Turns streams into images; width, task and quality come from the stream.
 
     Args:
-        model, backend, device, dtype: as for `Encoder`.
+        model, backend, device, dtype, tile: as for `Encoder`.
         max_pixels: refuse streams that claim larger images, before anything is allocated.
 
     Raises:
@@ -282,27 +308,41 @@ class Decoder(_Codec):
         *,
         dtype: str = "auto",
         max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
+        tile: int = tiles.DEFAULT_TILE,
     ) -> None:
-        super().__init__(model, backend, device, dtype, max_pixels)
+        super().__init__(model, backend, device, dtype, max_pixels, tile)
 
-    def decode(self, data: Any) -> np.ndarray:
+    def decode(self, data: Buffer, *, progress: Progress | None = None) -> NDArray[np.uint8]:
         """Decode one stream to uint8 ``(H, W, 3)``.
+
+        Args:
+            data: the stream, as bytes, bytearray or memoryview.
+            progress: as for `Encoder.encode`.
 
         Raises:
             BitstreamError: truncated, altered, of another version, or larger than ``max_pixels``.
             ModelMismatchError: made by another bundle than this decoder's.
             OptionError: the stream holds features and no image.
         """
-        return self._decode(data, self._backend.check_image, self._backend.synthesis)
+        stream, coding = self._parse(data, self._backend.check_image)
+        header = stream.header
+        tiling = self._tiling(header)
+        if tiling is None:
+            return self._synthesise(stream, coding, self._backend.synthesis)
+        symbols_z, symbols_y = self._symbols(stream, coding, tiling)[:2]
+        place = header.width, header.task, header.image_size
+        return tiles.synthesis(
+            self._backend, coding, symbols_z, symbols_y, *place, tiling, progress
+        )
 
-    def decode_detailed(self, data: Any) -> DecodeReport:
+    def decode_detailed(self, data: Buffer, *, progress: Progress | None = None) -> DecodeReport:
         """`decode` with the time of each stage. Raises as it does."""
         watch = stopwatch()
         with measured_by(watch):
-            image = self.decode(data)
+            image = self.decode(data, progress=progress)
         return DecodeReport(image, watch.times)
 
-    def features(self, data: Any) -> dict[str, np.ndarray]:
+    def features(self, data: Buffer) -> dict[str, NDArray[np.float32]]:
         """Intermediate features of a vision network, for streams that hold some.
 
         Returns:
@@ -312,31 +352,67 @@ class Decoder(_Codec):
         Raises:
             OptionError: the bundle has no feature head for such streams; otherwise as `decode`.
         """
-        return self._decode(data, self._backend.check_features, self._backend.features)
+        stream, coding = self._parse(data, self._backend.check_features)
+        return self._synthesise(stream, coding, self._backend.features)
 
-    def _decode(self, data: Any, check: Callable[..., None], synthesis: Callable[..., Any]) -> Any:
-        """What ``synthesis`` makes of the stream; ``check`` says before decoding if it cannot."""
+    def latents(self, data: Buffer) -> DecodedLatents:
+        """The decoded latents of a stream, without drawing the picture. Raises as `decode`."""
+        stream, coding = self._parse(data)
+        return self._latents(stream, coding)
+
+    def _parse(
+        self, data: Buffer, check: Callable[..., None] | None = None
+    ) -> tuple[bitstream.Stream, Coding]:
+        """A stream of this bundle's and its coding; ``check`` says before decoding if what is
+        wanted cannot be had.
+        """
         stream = bitstream.parse(data, max_pixels=self.max_pixels)
-        header = stream.header
-        coding = self._coding_of(header)
-        check(header.width, header.task)
+        coding = self._coding_of(stream.header)
+        if check is not None:
+            check(stream.header.width, stream.header.task)
         lap("parse")
+        return stream, coding
+
+    def _tiling(self, header: bitstream.Header) -> tiles.Tiling | None:
+        place = header.width, header.task, header.image_size
+        return tiles.plan(self._bundle, *place, self.tile, BitstreamError)
+
+    def _synthesise(
+        self, stream: bitstream.Stream, coding: Coding, synthesis: Callable[..., _Result]
+    ) -> _Result:
+        """What ``synthesis`` makes of the whole latent."""
+        header = stream.header
         y_hat = self._latents(stream, coding).y_hat
         result = synthesis(y_hat, header.width, header.task, header.image_size)
         lap("g_s")
         return result
 
-    def latents(self, data: Any) -> DecodedLatents:
-        """The decoded latents of a stream, without drawing the picture. Raises as `decode`."""
-        stream = bitstream.parse(data, max_pixels=self.max_pixels)
-        return self._latents(stream, self._coding_of(stream.header))
-
     def _latents(self, stream: bitstream.Stream, coding: Coding) -> DecodedLatents:
         header = stream.header
-        indexes_z = coding.indexes_z(header.image_size)
+        tiling = self._tiling(header)
+        symbols_z, symbols_y, prediction = self._symbols(stream, coding, tiling)
+        if tiling is None:
+            y_hat = coding.dequantize(symbols_y, prediction)
+        else:
+            size = header.image_size
+            y_hat = tiles.dequantize(coding, symbols_z, symbols_y, size, tiling)
+        lap("dequantize")
+        return DecodedLatents(y_hat, symbols_z, symbols_y, prediction.indexes, header)
+
+    def _symbols(
+        self, stream: bitstream.Stream, coding: Coding, tiling: tiles.Tiling | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], Prediction]:
+        """Symbols of z and y and what z tells of y, by tiles without the means; compared with the
+        encoder's checksum.
+        """
+        size = stream.header.image_size
+        indexes_z = coding.indexes_z(size)
         symbols_z, low = rans.decode_sealed(stream.z_section, indexes_z, coding.tables_z)
         lap("entropy_decoding")
-        prediction = coding.predict(symbols_z, header.image_size)
+        if tiling is None:
+            prediction = coding.predict(symbols_z, size)
+        else:
+            prediction = tiles.predict_indexes(coding, symbols_z, size, tiling)
         lap("h_s")
         symbols_y, high = rans.decode_sealed(stream.y_section, prediction.indexes, coding.tables_y)
         found = _seals(Latents(symbols_z, symbols_y, prediction), coding)
@@ -347,9 +423,7 @@ class Decoder(_Codec):
                 "report it with both versions of icmh_rt"
             )
         lap("entropy_decoding")
-        y_hat = coding.dequantize(symbols_y, prediction)
-        lap("dequantize")
-        return DecodedLatents(y_hat, symbols_z, symbols_y, prediction.indexes, header)
+        return symbols_z, symbols_y, prediction
 
     def _coding_of(self, header: bitstream.Header) -> Coding:
         """Refuse streams of another bundle, naming both sides."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icmh_rt import _native
 from icmh_rt._threads import get_num_threads
@@ -37,8 +39,8 @@ class Prediction:
     ``(h, w, M)``, the table row of each symbol.
     """
 
-    mean: np.ndarray | None
-    indexes: np.ndarray
+    mean: NDArray[Any] | None
+    indexes: NDArray[Any]
 
 
 class Coding(ABC):
@@ -66,22 +68,32 @@ class Coding(ABC):
         """(h, w, M) of y."""
 
     @abstractmethod
-    def indexes_z(self, image_size: tuple[int, int]) -> np.ndarray:
+    def indexes_z(self, image_size: tuple[int, int]) -> NDArray[Any]:
         """``(hz, wz, Z)``: the table row of every symbol of z, one a channel. Empty without z."""
 
     @abstractmethod
-    def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
+    def quantize_hyper(self, z: NDArray[Any]) -> NDArray[Any]:
         """Symbols int32 of float32 ``(hz, wz, Z)``."""
 
     @abstractmethod
-    def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
+    def predict(self, symbols_z: NDArray[Any], image_size: tuple[int, int]) -> Prediction:
         """What the symbols of z tell about y."""
 
-    def quantize(self, y: np.ndarray, prediction: Prediction) -> np.ndarray:
+    def predict_part(
+        self, symbols_z: NDArray[Any], image_size: tuple[int, int], rows: slice, columns: slice
+    ) -> Prediction:
+        """`predict` for some rows and columns of y; the same bits."""
+        whole = self.predict(symbols_z, image_size)
+        mean = whole.mean
+        if mean is not None and mean.ndim == 3:
+            mean = mean[rows, columns]
+        return Prediction(mean, np.ascontiguousarray(whole.indexes[rows, columns]))
+
+    def quantize(self, y: NDArray[Any], prediction: Prediction) -> NDArray[Any]:
         """Symbols int32 of float32 ``(h, w, M)``."""
         return to_symbols(y, mean=prediction.mean)
 
-    def dequantize(self, symbols_y: np.ndarray, prediction: Prediction) -> np.ndarray:
+    def dequantize(self, symbols_y: NDArray[Any], prediction: Prediction) -> NDArray[Any]:
         """The decoded latent, float32 ``(h, w, M)``; the same bits on every machine: it rounds in
         single IEEE operations, with nothing that could be contracted or reordered.
         """
@@ -91,8 +103,8 @@ class Coding(ABC):
         return latent
 
     def checked(
-        self, symbols_z: np.ndarray, symbols_y: np.ndarray, prediction: Prediction
-    ) -> list[np.ndarray]:
+        self, symbols_z: NDArray[Any], symbols_y: NDArray[Any], prediction: Prediction
+    ) -> list[NDArray[Any]]:
         """What the latents' checksum covers, in this order, each in C order and little-endian."""
         arrays = ((symbols_z, "<i4"), (symbols_y, "<i4"), (prediction.indexes, "u1"))
         return [np.ascontiguousarray(array, dtype) for array, dtype in arrays]
@@ -100,10 +112,10 @@ class Coding(ABC):
     @abstractmethod
     def estimated_bits(
         self,
-        symbols_z: np.ndarray,
-        indexes_z: np.ndarray,
-        symbols_y: np.ndarray,
-        indexes_y: np.ndarray,
+        symbols_z: NDArray[Any],
+        indexes_z: NDArray[Any],
+        symbols_y: NDArray[Any],
+        indexes_y: NDArray[Any],
     ) -> float:
         """-log2 likelihood of all symbols: the rate that research code reports."""
 
@@ -118,7 +130,7 @@ def coding_of(bundle: CodecBundle, width: float, quality: int) -> Coding:
     quality = bundle.quality(quality)
     if isinstance(bundle, PublishedBundle):
         return PublishedCoding(tables, bundle.padding)
-    return IntegerCoding(bundle, tables, quality)
+    return IntegerCoding(cast(Bundle, bundle), tables, quality)
 
 
 # -- the default architecture ----------------------------------------------------------------------
@@ -139,29 +151,49 @@ class IntegerCoding(Coding):
         height, width = (-(-side // DEFAULT_LATENT_STRIDE) for side in image_size)
         return height, width, self._width.hyper_synthesis.latent_channels
 
-    def indexes_z(self, image_size: tuple[int, int]) -> np.ndarray:
+    def indexes_z(self, image_size: tuple[int, int]) -> NDArray[Any]:
         height, width, _ = self.latent_shape(image_size)
         shape = (-(-height // DEFAULT_HYPER_STRIDE), -(-width // DEFAULT_HYPER_STRIDE))
         rows = self._width.hyper_index[self._quality - 1]
         return np.ascontiguousarray(np.broadcast_to(rows, (*shape, len(rows))))
 
-    def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
+    def quantize_hyper(self, z: NDArray[Any]) -> NDArray[Any]:
         return to_symbols(z, gain=self._width.hyper_gain[self._quality - 1])
 
-    def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
+    def predict(self, symbols_z: NDArray[Any], image_size: tuple[int, int]) -> Prediction:
         """Means gained, exact multiples of ``2**-mean_bits``, cut to the latent's shape."""
+        height, width, _ = self.latent_shape(image_size)
+        return self._run(symbols_z, slice(0, height), slice(0, width))
+
+    def predict_part(
+        self, symbols_z: NDArray[Any], image_size: tuple[int, int], rows: slice, columns: slice
+    ) -> Prediction:
+        """From no more of z than these rows and columns of y depend on."""
+        reach = self._width.hyper_synthesis.reach
+        first = [max(0, part.start // DEFAULT_HYPER_STRIDE - reach) for part in (rows, columns)]
+        end = [-(-part.stop // DEFAULT_HYPER_STRIDE) + reach for part in (rows, columns)]
+        inside = [
+            slice(
+                part.start - DEFAULT_HYPER_STRIDE * start, part.stop - DEFAULT_HYPER_STRIDE * start
+            )
+            for part, start in zip((rows, columns), first, strict=True)
+        ]
+        return self._run(symbols_z[first[0] : end[0], first[1] : end[1]], *inside)
+
+    def _run(self, symbols_z: NDArray[Any], rows: slice, columns: slice) -> Prediction:
+        """h_s of these symbols, and of that these rows and columns."""
         network = self._width.hyper_synthesis
         mean, indexes = network.run(symbols_z, self._quality, threads=get_num_threads())
-        height, width, _ = self.latent_shape(image_size)
-        mean = np.multiply(
-            mean[:height, :width], np.float32(2.0**-network.mean_bits), dtype=np.float32
+        unit = np.float32(2.0**-network.mean_bits)
+        return Prediction(
+            np.multiply(mean[rows, columns], unit, dtype=np.float32),
+            np.ascontiguousarray(indexes[rows, columns]),
         )
-        return Prediction(mean, np.ascontiguousarray(indexes[:height, :width]))
 
-    def quantize(self, y: np.ndarray, prediction: Prediction) -> np.ndarray:
+    def quantize(self, y: NDArray[Any], prediction: Prediction) -> NDArray[Any]:
         return to_symbols(y, self._width.gain[self._quality - 1], prediction.mean)
 
-    def dequantize(self, symbols_y: np.ndarray, prediction: Prediction) -> np.ndarray:
+    def dequantize(self, symbols_y: NDArray[Any], prediction: Prediction) -> NDArray[Any]:
         # Symbol plus mean is exact in float32: only this multiplication rounds.
         latent = super().dequantize(symbols_y, prediction)
         latent *= self._width.inverse_gain[self._quality - 1]
@@ -169,10 +201,10 @@ class IntegerCoding(Coding):
 
     def estimated_bits(
         self,
-        symbols_z: np.ndarray,
-        indexes_z: np.ndarray,
-        symbols_y: np.ndarray,
-        indexes_y: np.ndarray,
+        symbols_z: NDArray[Any],
+        indexes_z: NDArray[Any],
+        symbols_y: NDArray[Any],
+        indexes_y: NDArray[Any],
     ) -> float:
         """Under the trained Gaussians."""
         config = self._config
@@ -199,7 +231,7 @@ class PublishedCoding(Coding):
         self._has_hyperprior = width.synthesis is not None
         self.flags = FLAG_REFERENCE_PATH if self._has_hyperprior else 0
         self.tables_z = width.tables
-        self.tables_y = width.gaussian if self._has_hyperprior else width.tables
+        self.tables_y = width.tables if width.gaussian is None else width.gaussian
 
     def latent_origin(self, image_size: tuple[int, int]) -> tuple[int, int]:
         row, column = self._padding.start(image_size)
@@ -208,15 +240,15 @@ class PublishedCoding(Coding):
     def latent_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
         return *self._shape(image_size, LATENT_STRIDE), self._width.latent_channels
 
-    def indexes_z(self, image_size: tuple[int, int]) -> np.ndarray:
+    def indexes_z(self, image_size: tuple[int, int]) -> NDArray[Any]:
         if not self._has_hyperprior:
             return np.zeros((0, 0, 0), np.uint8)
         return self._channel_rows(self._shape(image_size, HYPER_STRIDE))
 
-    def quantize_hyper(self, z: np.ndarray) -> np.ndarray:
+    def quantize_hyper(self, z: NDArray[Any]) -> NDArray[Any]:
         return to_symbols(z, mean=self._width.medians) if self._has_hyperprior else _no_symbols()
 
-    def predict(self, symbols_z: np.ndarray, image_size: tuple[int, int]) -> Prediction:
+    def predict(self, symbols_z: NDArray[Any], image_size: tuple[int, int]) -> Prediction:
         medians = self._width.medians
         if self._width.synthesis is None:
             return Prediction(medians, self._channel_rows(self._shape(image_size, LATENT_STRIDE)))
@@ -224,8 +256,8 @@ class PublishedCoding(Coding):
         return Prediction(*self._width.synthesis.predict(z_hat))
 
     def checked(
-        self, symbols_z: np.ndarray, symbols_y: np.ndarray, prediction: Prediction
-    ) -> list[np.ndarray]:
+        self, symbols_z: NDArray[Any], symbols_y: NDArray[Any], prediction: Prediction
+    ) -> list[NDArray[Any]]:
         """Of the reference path also the means; without it there is nothing that could differ."""
         arrays = super().checked(symbols_z, symbols_y, prediction)
         if not self._has_hyperprior:
@@ -234,10 +266,10 @@ class PublishedCoding(Coding):
 
     def estimated_bits(
         self,
-        symbols_z: np.ndarray,
-        indexes_z: np.ndarray,
-        symbols_y: np.ndarray,
-        indexes_y: np.ndarray,
+        symbols_z: NDArray[Any],
+        indexes_z: NDArray[Any],
+        symbols_y: NDArray[Any],
+        indexes_y: NDArray[Any],
     ) -> float:
         """Under the tables, which are the checkpoint's densities at 16 bits."""
         bits = self.tables_z.bits(symbols_z, indexes_z) if symbols_z.size else 0.0
@@ -247,7 +279,7 @@ class PublishedCoding(Coding):
         height, width = self._padding.size(image_size)
         return height // stride, width // stride
 
-    def _channel_rows(self, shape: tuple[int, int]) -> np.ndarray:
+    def _channel_rows(self, shape: tuple[int, int]) -> NDArray[Any]:
         channels = len(self._width.medians)
         rows = np.arange(channels, dtype=np.uint8 if channels <= 256 else np.uint16)
         return np.ascontiguousarray(np.broadcast_to(rows, (*shape, channels)))
@@ -256,13 +288,13 @@ class PublishedCoding(Coding):
 # -- symbols ---------------------------------------------------------------------------------------
 
 
-def _no_symbols() -> np.ndarray:
+def _no_symbols() -> NDArray[Any]:
     return np.zeros((0, 0, 0), np.int32)
 
 
 def to_symbols(
-    values: np.ndarray, gain: np.ndarray | None = None, mean: np.ndarray | None = None
-) -> np.ndarray:
+    values: NDArray[Any], gain: NDArray[Any] | None = None, mean: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Nearest int32, ties to even, of ``values * gain - mean``, each operation rounded to float32.
     Refuses what no image gives instead of writing garbage.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from icmh_rt.bitstream import TASKS, width_to_id
@@ -166,7 +167,7 @@ def _tables(module: Any, name: str) -> Any:
         raise BundleError(f"the checkpoint's {name} cannot be used: {error}") from None
 
 
-def _stored(key: str, value: Any) -> np.ndarray:
+def _stored(key: str, value: Any) -> NDArray[Any]:
     """A tensor as a bundle keeps it: numbers as float32, positions and tables as integers."""
     if not value.is_floating_point():
         return value.numpy()

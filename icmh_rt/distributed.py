@@ -12,13 +12,16 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from icmh_rt import bitstream
 from icmh_rt import bundle as bundles
 from icmh_rt.bundle import DEFAULT_BUNDLE, CodecBundle
 from icmh_rt.codec import Encoder
@@ -56,7 +59,7 @@ def encode_dataset(
     width: float = 1.0,
     task: str = "human",
     quality: int = 50,
-    model: str | os.PathLike[str] | CodecBundle = DEFAULT_BUNDLE,
+    model: str | Path | CodecBundle = DEFAULT_BUNDLE,
     **options: Any,
 ) -> Iterator[Finished]:
     """Encode everything that ``inputs`` name into ``output``.
@@ -103,6 +106,7 @@ class RayEncoding:
         actors: how many; 0 for as many as the cluster has room for.
         threads: of each, and so many CPUs: images in work at a time.
         gpus: of each, may be a fraction; None for 1 where ``device`` is "cuda" and else 0.
+        max_pixels: refuse larger images, as `Encoder` does.
         force: replace streams that the manifest does not know.
 
     Raises:
@@ -115,7 +119,7 @@ class RayEncoding:
         width: float = 1.0,
         task: str = "human",
         quality: int = 50,
-        model: str | os.PathLike[str] | CodecBundle = DEFAULT_BUNDLE,
+        model: str | Path | CodecBundle = DEFAULT_BUNDLE,
         *,
         backend: str = "auto",
         device: str = "auto",
@@ -123,6 +127,7 @@ class RayEncoding:
         actors: int = 0,
         threads: int = 1,
         gpus: float | None = None,
+        max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
         force: bool = False,
     ) -> None:
         if actors < 0 or threads < 1:
@@ -132,6 +137,9 @@ class RayEncoding:
             )
         if gpus is not None and gpus < 0:
             raise OptionError(f"gpus is {gpus}: give 0 or more for each actor")
+        # An actor would refuse it too, and nobody would know that it is the caller's.
+        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+            raise OptionError(f"max_pixels is {max_pixels!r}: give a whole number of 1 or more")
         self._bundle = bundles.load(model)
         self._encoder = {
             "width": self._bundle.width(width)[0],
@@ -139,6 +147,7 @@ class RayEncoding:
             "quality": self._bundle.quality(quality),
             "backend": backend,
             "device": device,
+            "max_pixels": max_pixels,
         }
         self._address, self._actors, self._threads, self._force = address, actors, threads, force
         self._gpus = gpus if gpus is not None else float(device.startswith("cuda"))
@@ -218,8 +227,9 @@ class _EncodingActor:
         except IcmhError as error:  # Ray would print pages about it, and try again
             self._obstacle = str(error)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         rows = map(json.loads, batch["job"])
+        results: Iterable[dict[str, Any]]
         if self._obstacle:
             results = ({"obstacle": self._obstacle} for _ in rows)
         else:

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icmh_rt._files import replace_file
 from icmh_rt._tensor_files import described, read_tensors, safetensors_numpy
@@ -47,7 +48,7 @@ class TrainedFeatureHead:
         latents: fingerprint of the streams whose latents it was trained on.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, NDArray[Any]]
     width: float
     channels: int
     blocks: int
@@ -76,7 +77,7 @@ class TrainedFeatureHead:
             "latents": self.latents,
         }
 
-    def split(self, features: np.ndarray) -> dict[str, np.ndarray]:
+    def split(self, features: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """All features, ``(C, h, w)`` one behind the other, by name."""
         ends = np.cumsum([channels for _, channels in self.outputs])
         parts = np.split(features, ends[:-1])
@@ -122,7 +123,7 @@ def _check(head: TrainedFeatureHead, shown: str) -> None:
     stem = head.arrays.get("stem.weight")
     latent = stem.shape[1] if stem is not None and stem.ndim == 2 else 0
     c = head.channels
-    shapes = {"stem.weight": (c, latent), "stem.bias": (1, c)}
+    shapes: dict[str, tuple[int, ...]] = {"stem.weight": (c, latent), "stem.bias": (1, c)}
     shapes |= {"out.weight": (total, c), "out.bias": (1, total)}
     for index in range(head.blocks):
         for layer in ("mix_in", "mix_out", "ffn_gate", "ffn_value", "ffn_out"):

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 LIKELIHOOD_FLOOR = 1e-9
 """CompressAI's lower bound of a likelihood: no symbol is estimated to cost more than 29.9 bits."""
@@ -32,7 +34,7 @@ def bin_mass(symbol: int, sigma: float) -> float:
 
 def pmf_rows(
     sigmas: Sequence[float], tail_mass: float, max_reach: int | None = None
-) -> tuple[list[np.ndarray], np.ndarray]:
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """(probabilities float64 of each row, the value of each row's first entry int32 (T,)).
 
     A row covers the symbols until at most ``tail_mass`` lies outside on both sides together, or
@@ -61,12 +63,12 @@ class ScaleTable:
         step = math.log(scale_max / scale_min) / (levels - 1)
         self.sigmas = [scale_min * math.exp(i * step) for i in range(levels)]
 
-    def pmf_rows(self, tail_mass: float) -> tuple[list[np.ndarray], np.ndarray]:
+    def pmf_rows(self, tail_mass: float) -> tuple[list[NDArray[Any]], NDArray[Any]]:
         """`pmf_rows` of the table."""
         return pmf_rows(self.sigmas, tail_mass)
 
     @cached_property
-    def _bits(self) -> tuple[np.ndarray, np.ndarray]:
+    def _bits(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """(bits of |symbol| for every row, one after the other; where each row starts)."""
         floor = -math.log2(LIKELIHOOD_FLOOR)
         values: list[float] = []
@@ -82,7 +84,7 @@ class ScaleTable:
                 symbol += 1
         return np.array(values), np.array([*starts, len(values)])
 
-    def bits(self, symbols: np.ndarray, indexes: np.ndarray) -> float:
+    def bits(self, symbols: NDArray[Any], indexes: NDArray[Any]) -> float:
         """The model's own estimate: -sum(log2 P(symbol | sigma)), floored like CompressAI's.
 
         Args:

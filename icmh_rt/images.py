@@ -24,12 +24,14 @@ import stat
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from icmh_rt._files import replace_file
 from icmh_rt.bitstream import DEFAULT_MAX_PIXELS
@@ -74,6 +76,17 @@ _ORIENTATIONS = {
 _ORIENTATION_TAG = 0x0112
 
 
+class TensorLike(Protocol):
+    """A torch tensor, for type checkers: here torch is neither needed nor imported."""
+
+    @property
+    def is_cuda(self) -> bool: ...
+
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | TensorLike"
+"""What `load_image` takes."""
+
+
 def readable_suffixes() -> tuple[str, ...]:
     """Suffixes of files that `load_image` reads, in lower case."""
     Image.init()
@@ -84,7 +97,7 @@ def readable_suffixes() -> tuple[str, ...]:
     )
 
 
-def load_image(source: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+def load_image(source: ImageLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
     """Any supported image as 8-bit RGB. The module's docstring has the rules of conversion.
 
     Args:
@@ -104,7 +117,7 @@ def load_image(source: Any, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarr
     return np.require(_load(source, max_pixels), requirements=("C", "W"))
 
 
-def _load(source: Any, max_pixels: int) -> np.ndarray:
+def _load(source: Any, max_pixels: int) -> NDArray[Any]:
     if isinstance(source, (str, os.PathLike)):
         return _from_file(source, max_pixels)
     if isinstance(source, Image.Image):
@@ -122,7 +135,7 @@ def _load(source: Any, max_pixels: int) -> np.ndarray:
     )
 
 
-def save_image(array: np.ndarray, path: str | os.PathLike[str]) -> None:
+def save_image(array: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
     """Write 8-bit RGB without loss, in the format that the suffix of `path` names.
 
     The file appears under its name only when it is complete; one that was there is replaced.
@@ -146,6 +159,12 @@ def save_image(array: np.ndarray, path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{os.fspath(path)}: cannot be written ({_reason(error)})") from error
 
 
+def size_of(pixels: NDArray[Any]) -> tuple[int, int]:
+    """(height, width) of pixels (H, W, ...)."""
+    height, width = pixels.shape[:2]
+    return height, width
+
+
 def check_writable_suffix(path: str | os.PathLike[str]) -> None:
     """Raise the ImageError that `save_image` would, for a suffix it does not write."""
     _write_options(path)
@@ -162,13 +181,15 @@ def _write_options(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     return _WRITE_OPTIONS[suffix]
 
 
-def load_image_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+def load_image_bytes(
+    data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[Any]:
     """What `load_image` makes of a file of these bytes; ``name`` is for messages."""
     with _naming(name):
         return np.require(_decode_file(io.BytesIO(data), max_pixels), requirements=("C", "W"))
 
 
-def _from_file(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
+def _from_file(path: str | os.PathLike[str], max_pixels: int) -> NDArray[Any]:
     with _naming(os.fsdecode(path)):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
@@ -193,7 +214,7 @@ def _naming(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be read as an image ({_reason(error)})") from error
 
 
-def _decode_file(file: BinaryIO, max_pixels: int) -> np.ndarray:
+def _decode_file(file: BinaryIO, max_pixels: int) -> NDArray[Any]:
     if not file.read(1):
         raise ImageError("is empty")
     image = _open(file)
@@ -208,7 +229,10 @@ def _decode_file(file: BinaryIO, max_pixels: int) -> np.ndarray:
         wide = _sixteen_bit_png(image, file)
         if wide is None:
             return _from_pillow(image, max_pixels)
-        return _orient(_rgb_from_sixteen_bits(wide, image.info.get("transparency")), image)
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for band in _bands(image):
+            pixels[band] = _rgb_from_sixteen_bits(wide(band), image.info.get("transparency"))
+        return _orient(pixels, image)
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -240,30 +264,41 @@ def _is_huge(image: Image.Image) -> bool:
     return image.height * image.width > _SURELY_BELOW_PILLOWS_LIMIT
 
 
-def _sixteen_bit_png(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
-    """All 16 bits of a colour or gray-alpha PNG: uint16 (H, W, 2 | 3 | 4), or None if it is none.
+def _sixteen_bit_png(image: Image.Image, file: BinaryIO) -> Callable[[slice], NDArray[Any]] | None:
+    """All 16 bits of some rows of a colour or gray-alpha PNG: uint16 (H, W, 2 | 3 | 4), or None if
+    it is none.
 
     Pillow has no 16-bit colour mode and unpacks the high byte of each big-endian sample
     ("RGB;16B"). Asked for the other byte order ("RGB;16L") it unpacks the low byte, so reading the
     file twice gives both. Gray with alpha needs one reading: its two samples are four bytes.
     """
-    if image.format != "PNG" or len(image.tile) != 1:
+    if not isinstance(image, ImageFile) or image.format != "PNG" or len(image.tile) != 1:
         return None
-    codec, box, offset, arguments = image.tile[0][:4]
+    tile: Any = image.tile[0]  # a plain tuple in older Pillows
+    codec, box, offset, arguments = tile[:4]
     rawmode = arguments if isinstance(arguments, str) else arguments[0]
     if rawmode == "LA;16B":
-        image.tile = [(codec, box, offset, "RGBA")]
-        pairs = np.asarray(image).astype(np.uint16)
-        return pairs[..., 0::2] << 8 | pairs[..., 1::2]
+        tiles: list[Any] = [(codec, box, offset, "RGBA")]
+        image.tile = tiles
+
+        def from_pairs(rows: slice) -> NDArray[Any]:
+            pairs = _rows_of(image, rows).astype(np.uint16)
+            return pairs[..., 0::2] << 8 | pairs[..., 1::2]
+
+        return from_pairs
     if rawmode not in ("RGB;16B", "RGBA;16B"):
         return None
-    high_bytes = np.asarray(image).astype(np.uint16)
-    again = _open(file)
+    image.load()  # before the file is read for the other bytes
+    again: Any = _open(file)
     again.tile = [(codec, box, offset, rawmode.replace("16B", "16L"))]
-    return high_bytes << 8 | np.asarray(again)
+    return lambda rows: _rows_of(image, rows).astype(np.uint16) << 8 | _rows_of(again, rows)
 
 
-def _rgb_from_sixteen_bits(wide: np.ndarray, transparent_colour: Any) -> np.ndarray:
+def _rows_of(image: Image.Image, rows: slice) -> NDArray[np.uint8]:
+    return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
+
+
+def _rgb_from_sixteen_bits(wide: NDArray[Any], transparent_colour: Any) -> NDArray[Any]:
     """uint16 (H, W), or (H, W, 2 | 3 | 4) with alpha last in 2 and 4, as uint8 (H, W, 3)."""
     if wide.ndim == 3 and wide.shape[2] in (2, 4):
         _require_opaque(bool((wide[..., -1] == 65535).all()))
@@ -278,7 +313,7 @@ def _rgb_from_sixteen_bits(wide: np.ndarray, transparent_colour: Any) -> np.ndar
     return _gray_to_rgb(narrow)
 
 
-def _from_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
+def _from_pillow(image: Image.Image, max_pixels: int) -> NDArray[Any]:
     _check_size(image.height, image.width, max_pixels)
     try:
         image.load()
@@ -291,31 +326,51 @@ def _from_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
     return _orient(pixels, image)
 
 
-def _pillow_pixels(image: Image.Image) -> np.ndarray:
+def _pillow_pixels(image: Image.Image) -> NDArray[Any]:
     """uint8 (H, W, 3) of a loaded image, not yet oriented."""
     mode, key = image.mode, image.info.get("transparency")
     if mode in _SIXTEEN_BIT_GRAY_MODES or (mode == "I" and image.format in ("PNG", "PPM")):
         # Older Pillows read 16-bit gray into 32 bits ("I"); with these two formats it is surely so.
         return _rgb_from_sixteen_bits(np.asarray(image).astype(np.uint16), key)
-    if mode in _ALPHA_MODES:
-        if mode == "La":  # Pillow converts premultiplied gray only to its straight form
-            image = image.convert("LA")
-        with_alpha = np.asarray(image.convert("RGBA"))
-        _require_opaque(bool((with_alpha[..., 3] == 255).all()))
-        return np.ascontiguousarray(with_alpha[..., :3])
-    if mode not in _CONVERTED_MODES:
+    if mode not in _ALPHA_MODES and mode not in _CONVERTED_MODES:
         raise ImageError(
             f"image has mode {mode!r}, which has no agreed meaning in 8 bits: "
             "convert it to RGB first"
         )
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    # Band by band: Pillow has four bytes a pixel already, and each conversion would have them anew.
+    for band in _bands(image):
+        part = image.crop((0, band.start, image.width, band.stop))
+        pixels[band] = _band_pixels(part, mode, key)
+    return pixels
+
+
+_BAND_PIXELS = 2**20
+
+
+def _bands(image: Image.Image) -> Iterator[slice]:
+    """All rows of an image, some at a time."""
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        yield slice(top, min(image.height, top + step))
+
+
+def _band_pixels(band: Image.Image, mode: str, key: Any) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) of some rows."""
+    if mode in _ALPHA_MODES:
+        if mode == "La":  # Pillow converts premultiplied gray only to its straight form
+            band = band.convert("LA")
+        with_alpha = np.asarray(band.convert("RGBA"))
+        _require_opaque(bool((with_alpha[..., 3] == 255).all()))
+        return with_alpha[..., :3]
+    pixels = np.asarray(band.convert("RGB"))
     if key is not None and mode in ("1", "L", "RGB"):
         colour = np.asarray(255 * key if mode == "1" else key)
         _require_opaque(not (pixels == colour).all(axis=-1).any())
     return pixels
 
 
-def _from_array(array: np.ndarray, max_pixels: int | None) -> np.ndarray:
+def _from_array(array: NDArray[Any], max_pixels: int | None) -> NDArray[Any]:
     if array.dtype != np.uint8:
         hint = {
             "f": "scale it to 0..255, round, and convert with .astype(np.uint8)",
@@ -347,7 +402,7 @@ def _shape_hint(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _from_tensor(tensor: Any, max_pixels: int, torch: Any) -> np.ndarray:
+def _from_tensor(tensor: Any, max_pixels: int, torch: Any) -> NDArray[Any]:
     shape = tuple(tensor.shape)
     if tensor.dtype != torch.uint8:
         raise ImageError(
@@ -366,7 +421,7 @@ def _from_tensor(tensor: Any, max_pixels: int, torch: Any) -> np.ndarray:
     return np.ascontiguousarray(array.transpose(1, 2, 0))
 
 
-def _gray_to_rgb(array: np.ndarray) -> np.ndarray:
+def _gray_to_rgb(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 2:
         array = np.repeat(array[:, :, np.newaxis], 3, axis=2)
     return np.ascontiguousarray(array)
@@ -383,7 +438,7 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and orientation in _ORIENTATIONS else 1
 
 
-def _orient(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+def _orient(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     """Turn loaded pixels upright. Formats that Pillow turns itself have lost the tag by now."""
     turn = _ORIENTATIONS.get(_orientation(image))
     return np.ascontiguousarray(turn(pixels) if turn else pixels)
@@ -409,7 +464,7 @@ def _check_size(height: int, width: int, max_pixels: int | None) -> None:
 
 def _reason(error: BaseException) -> str:
     """One line about a foreign exception. Pillow puts object addresses into some: leave these."""
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not in any known image format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ def map_ordered(
     items: Iterable[_Item],
     executor: ThreadPoolExecutor,
     ahead: int,
-) -> Iterator[tuple[_Item, Future[_Result]]]:
+) -> Generator[tuple[_Item, Future[_Result]], None, None]:
     """Every item with its finished call, in the order of ``items``.
 
     Items are taken from their iterator, by the calling thread, as room comes free: at most

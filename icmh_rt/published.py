@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icmh_rt import rans
+from icmh_rt._bundle_schema import PUBLISHED_BUNDLE_FORMAT
 from icmh_rt.bitstream import TASKS
-from icmh_rt.bundle import PUBLISHED_BUNDLE_FORMAT, CodecBundle, checked_weights, part_of, write
+from icmh_rt.bundle import CodecBundle, checked_weights, part_of, write
 from icmh_rt.errors import BundleError, OptionError
 from icmh_rt.models import reference_synthesis
 from icmh_rt.models.reference_synthesis import ReferenceSynthesis
@@ -96,7 +98,7 @@ class PublishedWidth:
     output: str
     bottleneck: str
     tables: rans.Tables
-    medians: np.ndarray
+    medians: NDArray[Any]
     gaussian: rans.Tables | None
     synthesis: ReferenceSynthesis | None
 
@@ -140,9 +142,9 @@ class PublishedBundle(CodecBundle):
     config: dict[str, Any]
     tasks: tuple[str, ...]
     adapted_tasks: tuple[str, ...]
-    state: dict[str, np.ndarray]
+    state: dict[str, NDArray[Any]]
     widths: dict[float, PublishedWidth]
-    scales: np.ndarray | None
+    scales: NDArray[Any] | None
     padding: Padding
     qualities: tuple[int, ...] = (QUALITY,)
     training: dict[str, Any] = field(default_factory=dict)
@@ -172,10 +174,10 @@ class PublishedBundle(CodecBundle):
         *,
         widths: Mapping[float, Mapping[str, Any]],
         tables: Mapping[str, rans.Tables],
-        medians: Mapping[str, np.ndarray],
-        scales: np.ndarray | None,
+        medians: Mapping[str, NDArray[Any]],
+        scales: NDArray[Any] | None,
         family: str,
-        state: dict[str, np.ndarray],
+        state: dict[str, NDArray[Any]],
         **rest: Any,
     ) -> PublishedBundle:
         """Make a bundle of its parts.
@@ -198,7 +200,7 @@ class PublishedBundle(CodecBundle):
         gaussian = tables.get(GAUSSIAN)
         if (gaussian is None) != (scales is None):
             raise BundleError("bundle has only one of a scale table and the tables of its scales")
-        if scales is not None:
+        if scales is not None and gaussian is not None:
             rising = scales.ndim == 1 and np.isfinite(scales).all() and (np.diff(scales) > 0).all()
             if not rising or not len(scales) == gaussian.num_tables <= _MAX_GAUSSIAN_ROWS:
                 raise BundleError(
@@ -223,7 +225,7 @@ class PublishedBundle(CodecBundle):
 
     @classmethod
     def from_arrays(
-        cls, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+        cls, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> PublishedBundle:
         """The bundle that `save` wrote. Raises as `assemble`."""
         tables = {
@@ -281,7 +283,7 @@ class PublishedBundle(CodecBundle):
         return write(folder, manifest, arrays)
 
 
-def _pack(tables: rans.Tables) -> dict[str, np.ndarray]:
+def _pack(tables: rans.Tables) -> dict[str, NDArray[Any]]:
     """Tables as arrays, the rows of the CDFs one after the other: the last rows of a scale table
     are a hundred times as long as the first.
     """
@@ -290,7 +292,7 @@ def _pack(tables: rans.Tables) -> dict[str, np.ndarray]:
     return {**arrays, "cdfs": np.concatenate(rows)}
 
 
-def _unpack(arrays: Mapping[str, np.ndarray]) -> rans.Tables:
+def _unpack(arrays: Mapping[str, NDArray[Any]]) -> rans.Tables:
     flat, lengths = arrays["cdfs"], arrays["lengths"].astype(np.int64)
     if lengths.ndim != 1 or flat.shape != (lengths.sum(),) or not (lengths > 0).all():
         raise BundleError(f"bundle has CDFs {flat.shape} for rows of {lengths.sum()} entries")

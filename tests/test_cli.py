@@ -39,7 +39,7 @@ class FakeEncoder:
             raise BackendUnavailableError("device 'cuda' is not there: use cpu")
         self.options = options
 
-    def encode(self, image):
+    def encode(self, image, progress=None):
         pixels = load_image(image)
         if pixels.max() == 0:
             raise KeyboardInterrupt
@@ -60,7 +60,7 @@ class FakeDecoder:
     def __init__(self, **options):
         self.options = options
 
-    def decode(self, data):
+    def decode(self, data, progress=None):
         stream = bitstream.parse(data)
         if stream.header.fingerprint != FINGERPRINT:
             raise ModelMismatchError(f"stream is of {stream.header.fingerprint}, not {FINGERPRINT}")

@@ -29,6 +29,7 @@ RayEncoding, encode_dataset = distributed.RayEncoding, distributed.encode_datase
 
 pytestmark = pytest.mark.slow
 SETTINGS = {"width": 0.25, "device": "cpu"}
+LIMITS = ({"max_pixels": 0}, {"max_pixels": 1.5}, {"max_pixels": True})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,12 +120,20 @@ def test_nothing_of_others_is_overwritten(tree: Path, tmp_path: Path) -> None:
     assert not finished.error and (out / "0 ä.icmh").read_bytes() != b"somebody's"
 
 
+def test_a_limit_of_pixels_reaches_the_actors(tree: Path, tmp_path: Path) -> None:
+    """The smallest photograph is 30x50, the next 37x50."""
+    finished = list(encode_dataset(tree, tmp_path / "out", **SETTINGS, max_pixels=1500))
+    refused = [f.error for f in finished if "above the limit of 1500 pixels" in f.error]
+    assert len(refused) == 9
+    assert list(contents(str(tmp_path / "out"))) == ["0 ä.icmh"]
+
+
 def test_what_actors_cannot_do_is_one_line(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="an actor cannot encode: backend 'tensor"):
         list(encode_dataset(str(tree), tmp_path / "a", **SETTINGS, backend="tensorrt"))
     with pytest.raises(BackendUnavailableError, match="an actor needs 99 CPUs and 0 GPUs"):
         list(encode_dataset(str(tree), tmp_path / "b", **SETTINGS, threads=99))
-    for wrong in ({"width": 0.3}, {"actors": -1}, {"threads": 0}, {"gpus": -1.0}):
+    for wrong in ({"width": 0.3}, {"actors": -1}, {"threads": 0}, {"gpus": -1.0}, *LIMITS):
         with pytest.raises(OptionError) as error:
             RayEncoding(tmp_path / "c", **wrong)
         assert "\n" not in str(error.value)

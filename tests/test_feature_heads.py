@@ -66,8 +66,9 @@ def plainly(head: TrainedFeatureHead, y_hat: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("backend", "dtype", "bound"),
     [
-        ("torch", "fp32", 1e-5),
+        ("torch", "fp32", 3e-5),
         ("torch", "bf16", 5e-2),
+        ("torch", "auto", 2e-2),  # on AMX tiles products are rounded
         ("onnxruntime", "fp32", 1e-5),
         ("onnxruntime", "fp16", 1e-2),
     ],

@@ -608,3 +608,42 @@ def test_replace_file_follows_links_and_spares_devices(tmp_path):
     assert link.is_symlink() and target.read_bytes() == b"new"
     with pytest.raises(OSError, match="not an ordinary file"), _files.replace_file(os.devnull):
         pass
+
+
+# --- bands: large images are converted some rows at a time ----------------------------------------
+
+BANDS = (1, 13, 40, 3 * 13 + 1)  # pixels of a band; the images below have rows of 13
+
+
+@pytest.mark.parametrize("pixels", BANDS)
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK", "YCbCr", "HSV", "P", "RGBX"])
+def test_bands_of_every_mode(mode, pixels, monkeypatch):
+    image = Image.fromarray(noise(11, 13, 3)).convert(mode)
+    monkeypatch.setattr(images, "_BAND_PIXELS", pixels)
+    check(load_image(image), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("pixels", BANDS)
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, ()), (2, (3,)), (4, (2,)), (6, (4,))])
+def test_bands_of_sixteen_bits(tmp_path, colour_type, channels, pixels, monkeypatch):
+    samples = noise(11, 13, *channels, dtype=np.uint16)
+    if channels in ((2,), (4,)):
+        samples[..., -1] = 65535
+    path = tmp_path / "wide.png"
+    path.write_bytes(png_bytes(samples, colour_type))
+    whole = load_image(path)
+    monkeypatch.setattr(images, "_BAND_PIXELS", pixels)
+    check(load_image(path), whole)
+
+
+@pytest.mark.parametrize("row", range(0, 11, 5))
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB"])
+def test_a_transparent_pixel_in_any_band_is_refused(mode, row, monkeypatch):
+    monkeypatch.setattr(images, "_BAND_PIXELS", 13)
+    pixels = np.full((11, 13, len(mode)), 255, np.uint8)
+    image = Image.fromarray(pixels, mode=mode)
+    if mode == "RGB":
+        image.info["transparency"] = (7, 8, 9)
+    assert load_image(image).min() == 255
+    image.putpixel((12, row), (7, 8, 9) if mode == "RGB" else (255,) * (len(mode) - 1) + (254,))
+    rejected(image, "transparent")

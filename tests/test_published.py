@@ -423,3 +423,16 @@ def test_streams_of_published_bundles_are_read_without_torch(streams):
         [sys.executable, "-c", code, data], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "1"
+
+
+def test_images_side_by_side_compute_on_a_thread_each() -> None:
+    loaded = bundle_of(make("bmshj2018-factorized"), name="small")
+    backend = create(loaded, "torch", "cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with backend.workers(2) as workers:
+            assert set(workers.map(lambda _: torch.get_num_threads(), range(8))) == {1}
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

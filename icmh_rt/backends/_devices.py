@@ -19,7 +19,7 @@ class Device(NamedTuple):
     """kind: "auto", "cpu" or "cuda" · index: of "cuda:N", else None."""
 
     kind: str
-    index: int | None = None
+    index: int | None = None  # type: ignore[assignment]  # not tuple's method
 
     def __str__(self) -> str:
         return self.kind if self.index is None else f"{self.kind}:{self.index}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -327,7 +327,7 @@ def _dims(tensor: Any) -> list[int] | None:
         return None
 
 
-def check_exact(layers: list[Mapping[str, Any]]) -> int:
+def check_exact(layers: Sequence[Mapping[str, Any]]) -> int:
     """How many layers are of the exact part.
 
     Raises:

@@ -62,7 +62,7 @@ class Buffer:
             except CudaError:
                 cuda.free_pinned(self.pinned)
                 raise
-        memory = (ctypes.c_uint8 * self.size_bytes).from_address(self.pinned)
+        memory: Any = (ctypes.c_uint8 * self.size_bytes).from_address(self.pinned)
         count = math.prod(shape)
         self.host = np.frombuffer(memory, dtype, count).reshape(shape)
 

@@ -82,12 +82,13 @@ class Library:
     def collected(self) -> Iterator[list[str]]:
         """Warnings and errors that TensorRT gives meanwhile, of one thread at a time."""
         with self._lock:
-            self.log.messages = messages = []
+            messages: list[str] = []
+            self.log.messages = messages
             yield messages
 
 
 def _make_log(api: ModuleType) -> Any:
-    class Log(api.ILogger):
+    class Log(api.ILogger):  # type: ignore[name-defined]
         """Keeps what matters and prints nothing."""
 
         def __init__(self) -> None:

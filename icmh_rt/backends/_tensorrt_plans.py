@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from icmh_rt.backends._tensorrt_builder import BuildOptions, Built, ImageSizes
 from icmh_rt.backends._tensorrt_engine import Device
 from icmh_rt.backends._tensorrt_library import Library
 from icmh_rt.bitstream import BASE_TASK
-from icmh_rt.bundle import Bundle
+from icmh_rt.bundle import Bundle, CodecBundle
 from icmh_rt.errors import BackendUnavailableError, IcmhError, OptionError
 
 FOLDER = "ICMH_TENSORRT_CACHE"
@@ -126,16 +126,17 @@ class Identity:
         return json.loads(json.dumps(asdict(self)))
 
 
-def weights_of(bundle: Bundle, task: str = BASE_TASK, role: str = "") -> str:
+def weights_of(bundle: CodecBundle, task: str = BASE_TASK, role: str = "") -> str:
     """What identifies the arrays for a task and role: the fingerprint, that of the bundle's
     adapters or feature head where it has some; or a hash where it has none yet.
     """
-    if role == "features" and task in bundle.feature_heads:
-        return bundle.feature_heads[task].fingerprint
+    base = cast(Bundle, bundle)  # TensorRT runs no other
+    if role == "features" and task in base.feature_heads:
+        return base.feature_heads[task].fingerprint
     if bundle.fingerprint:
         return bundle.fingerprint_of(task)
-    digest = hashlib.sha256(json.dumps(bundle.config, sort_keys=True).encode())
-    for name, array in sorted(bundle.transforms.items()):
+    digest = hashlib.sha256(json.dumps(base.config, sort_keys=True).encode())
+    for name, array in sorted(base.transforms.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:32]
@@ -151,7 +152,8 @@ class Plan:
     @property
     def sizes(self) -> ImageSizes:
         fields = self.record["identity"]["options"]["sizes"]
-        return ImageSizes(*(tuple(fields[n]) for n in ("least", "best", "most")), fields["batch"])
+        least, best, most = (tuple(fields[n]) for n in ("least", "best", "most"))
+        return ImageSizes(least, best, most, fields["batch"])
 
     def read(self) -> bytes:
         """Its bytes.

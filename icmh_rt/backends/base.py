@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from icmh_rt._threads import work_alone
 from icmh_rt.bundle import CodecBundle
 from icmh_rt.coding import Coding, Prediction, coding_of
+from icmh_rt.images import size_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +32,13 @@ class Latents:
     ``(h, w, M)`` · prediction: of y, what z tells · times: seconds by stage.
     """
 
-    symbols_z: np.ndarray
-    symbols_y: np.ndarray
+    symbols_z: NDArray[Any]
+    symbols_y: NDArray[Any]
     prediction: Prediction
     times: dict[str, float] = field(default_factory=dict)
 
     @property
-    def indexes_y(self) -> np.ndarray:
+    def indexes_y(self) -> NDArray[Any]:
         """uint8 or uint16 ``(h, w, M)``, the table row of each symbol of y."""
         return self.prediction.indexes
 
@@ -46,8 +47,8 @@ class Latents:
 class HostLatents:
     """What one pass of g_a and h_a left on the host: float32 ``(h, w, M)`` and ``(hz, wz, Z)``."""
 
-    y: np.ndarray
-    z: np.ndarray
+    y: NDArray[Any]
+    z: NDArray[Any]
 
 
 class Stopwatch:
@@ -127,14 +128,14 @@ class Backend(ABC):
     # -- what a backend implements -----------------------------------------------------------------
 
     @abstractmethod
-    def analysis(self, image: np.ndarray, width: float, task: str) -> Any:
+    def analysis(self, image: NDArray[Any], width: float, task: str) -> Any:
         """g_a of uint8 ``(H, W, 3)``: the unquantized latent, as the backend keeps it."""
 
-    def latent_to_host(self, y: Any) -> np.ndarray:
+    def latent_to_host(self, y: Any) -> NDArray[Any]:
         """What `analysis` returned as float32 ``(h, w, M)``; as it is for `HostLatents`."""
         return y.y
 
-    def hyper_analysis(self, y: Any, width: float, task: str) -> np.ndarray:
+    def hyper_analysis(self, y: Any, width: float, task: str) -> NDArray[Any]:
         """h_a of what `analysis` returned: float32 ``(hz, wz, Z)``, empty in models without; of
         `HostLatents` what they hold.
         """
@@ -142,8 +143,8 @@ class Backend(ABC):
 
     @abstractmethod
     def synthesis(
-        self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
-    ) -> np.ndarray:
+        self, y_hat: NDArray[Any], width: float, task: str, image_size: tuple[int, int]
+    ) -> NDArray[Any]:
         """g_s of float32 ``(h, w, M)``: uint8 ``(H, W, 3)``.
 
         Raises:
@@ -151,8 +152,8 @@ class Backend(ABC):
         """
 
     def features(
-        self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
-    ) -> dict[str, np.ndarray]:
+        self, y_hat: NDArray[Any], width: float, task: str, image_size: tuple[int, int]
+    ) -> dict[str, NDArray[Any]]:
         """Features of a vision network from float32 ``(h, w, M)``: float32 ``(C, H', W')`` each.
 
         Raises:
@@ -179,7 +180,7 @@ class Backend(ABC):
         """The torch module that runs a task's transforms, for instruments; None without torch."""
         return None
 
-    def latent_alone(self, image: np.ndarray, width: float, task: str) -> None:
+    def latent_alone(self, image: NDArray[Any], width: float, task: str) -> None:
         """g_a without the rest of `analysis_covers`, for instruments.
 
         Raises:
@@ -194,7 +195,7 @@ class Backend(ABC):
         return coding_of(self.bundle, width, quality)
 
     def encode_transforms(
-        self, image: np.ndarray, width: float, task: str, quality: int
+        self, image: NDArray[Any], width: float, task: str, quality: int
     ) -> Latents:
         """uint8 ``(H, W, 3)`` to everything that is entropy coded.
 
@@ -212,7 +213,7 @@ class Backend(ABC):
         watch.lap("quantize")
         latent = self.latent_to_host(y)
         watch.lap("download")
-        prediction = coding.predict(symbols_z, image.shape[:2])
+        prediction = coding.predict(symbols_z, size_of(image))
         watch.lap("h_s")
         symbols_y = coding.quantize(latent, prediction)
         watch.lap("quantize")

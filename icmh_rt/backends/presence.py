@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from icmh_rt.backends import _devices
 from icmh_rt.bundle import CodecBundle
@@ -118,7 +119,7 @@ def _no_gpu() -> str:
     return f"this machine has no CUDA device{f': {problem}' if problem else ''}"
 
 
-def _import(package: str):
+def _import(package: str) -> tuple[Any, str | None]:
     try:
         return importlib.import_module(package), None
     except (ImportError, OSError) as error:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icmh_rt.backends.base import Backend, lap
-from icmh_rt.backends.torch import device_of, dtype_of
+from icmh_rt.backends.base import lap
+from icmh_rt.backends.torch import ComputesWithTorch, device_of, dtype_of
 from icmh_rt.errors import BundleError, IcmhError, OptionError
+from icmh_rt.images import size_of
 from icmh_rt.models.checkpoints import from_state_dict
 from icmh_rt.published import PublishedBundle
 
@@ -23,7 +24,7 @@ def create(bundle: PublishedBundle, device: str, dtype: str) -> PublishedBackend
     return PublishedBackend(bundle, device_of(device), dtype_of(dtype))
 
 
-class PublishedBackend(Backend):
+class PublishedBackend(ComputesWithTorch):
     """Eager PyTorch; ``dtype`` is that of the transforms, the border is always float32."""
 
     name = "torch"
@@ -55,7 +56,7 @@ class PublishedBackend(Backend):
 
     @torch.inference_mode()
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor:
-        size = image.shape[:2]
+        size = size_of(image)
         height, columns = self._bundle.padding.size(size)
         top, left = self._bundle.padding.start(size)
         x = torch.zeros(1, 3, height, columns, dtype=self._dtype, device=self._device)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import cast
 
 from icmh_rt.backends import _devices, presence
 from icmh_rt.backends.base import Backend
@@ -114,7 +115,8 @@ def create(
         raise OptionError(f"dtype {dtype!r} is unknown: use one of {', '.join(DTYPES)}")
     while True:
         name = choose(bundle, backend, device).backend
-        module = _load(_module(name, bundle), name, warn=backend == "auto")
+        path = cast(str, _module(name, bundle))  # `choose` gives none that has no module
+        module = _load(path, name, warn=backend == "auto")
         if module is not None:
             return _instance(module, bundle, name, device, dtype)
 

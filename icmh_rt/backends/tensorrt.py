@@ -27,8 +27,9 @@ from icmh_rt.backends._tensorrt_engine import Device, PlanRunner
 from icmh_rt.backends._tensorrt_library import Library
 from icmh_rt.backends._tensorrt_plans import Identity, Plan
 from icmh_rt.backends.base import Backend, HostLatents
-from icmh_rt.bundle import Bundle
+from icmh_rt.bundle import Bundle, CodecBundle
 from icmh_rt.errors import BackendUnavailableError, OptionError
+from icmh_rt.images import size_of
 
 LIBRARY = "ICMH_TENSORRT"
 """Environment variable: "tensorrt" or "tensorrt_rtx"; by default the first that is there."""
@@ -97,7 +98,7 @@ class TensorRTBackend(Backend):
         return latents
 
     def _analyse(self, image: np.ndarray, width: float, task: str, precision: str) -> HostLatents:
-        size = image.shape[:2]
+        size = size_of(image)
         runner = self._runner("analysis", width, task, precision, size)
         found = runner({"image": image[None]})
         return HostLatents(found["y"][0], found["z"][0])
@@ -216,14 +217,14 @@ def sizes_for(size: tuple[int, int]) -> ImageSizes:
     usual = ImageSizes()
     if usual.holds(size):
         return usual
-    most = tuple(
+    height, width = (
         max(limit, -(-side // _SIZE_STEP) * _SIZE_STEP)
         for limit, side in zip(usual.most, size, strict=True)
     )
-    return replace(usual, most=most)
+    return replace(usual, most=(height, width))
 
 
-def graph_of(bundle: Bundle, identity: Identity, **options: Any) -> bytes:
+def graph_of(bundle: CodecBundle, identity: Identity, **options: Any) -> bytes:
     """The ONNX graph that a plan of this identity is built from, as TensorRT's parser takes it.
 
     Args:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from icmh_rt.backends.base import Backend, HostLatents, device_lap, lap
 from icmh_rt.bundle import Bundle
 from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
+from icmh_rt.images import size_of
 from icmh_rt.kernels._parallel import single_threaded_workers
 from icmh_rt.kernels.images import image_in, image_out
 from icmh_rt.models.adapters import attach_trained, use_task
@@ -34,10 +36,12 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def create(bundle: Bundle, device: str, dtype: str) -> TorchBackend:
-    """The entry point that the registry calls. dtype "auto" is fp16 on a GPU, fp32 on a CPU."""
+    """The entry point that the registry calls. dtype "auto" is fp16 on a GPU; on a CPU it is fp32,
+    but for feature heads, which learned in bfloat16 and may multiply in it.
+    """
     place = device_of(device)
     auto = torch.float16 if place.type == "cuda" else torch.float32
-    return TorchBackend(bundle, place, dtype_of(dtype, auto))
+    return TorchBackend(bundle, place, dtype_of(dtype, auto), dtype == "auto")
 
 
 def _check_sizes(config: SlimmableHyperpriorConfig, state: dict[str, Tensor]) -> None:
@@ -70,7 +74,19 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-class TorchBackend(Backend):
+class ComputesWithTorch(Backend):
+    """What backends share whose transforms run in PyTorch, on ``_device``."""
+
+    _device: torch.device
+
+    def workers(self, count: int) -> ThreadPoolExecutor:
+        if self._device.type != "cpu":
+            return super().workers(count)
+        # An image on one core beside another on the next beats both on two: nothing waits.
+        return single_threaded_workers(count, "icmh_rt-images")
+
+
+class TorchBackend(ComputesWithTorch):
     """PyTorch; ``dtype`` is that of the transforms, the border is always float32.
 
     On a GPU `analysis` runs g_a and h_a and brings both latents, so that its time is all of them,
@@ -85,8 +101,15 @@ class TorchBackend(Backend):
     """
 
     name = "torch"
+    bundle: Bundle
 
-    def __init__(self, bundle: Bundle, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: torch.device,
+        dtype: torch.dtype,
+        bfloat16_heads: bool = False,
+    ) -> None:
         super().__init__(bundle)
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -95,7 +118,7 @@ class TorchBackend(Backend):
         self._dtype = dtype
         self._model, self._config = self._load(dtype)
         self._heads = {
-            task: module_of(head).to(device=device, dtype=dtype)
+            task: module_of(head, bfloat16_heads).to(device=device, dtype=dtype)
             for task, head in bundle.feature_heads.items()
         }
         self._wide_model = self._model if dtype == torch.float32 else None
@@ -132,12 +155,6 @@ class TorchBackend(Backend):
             torch.cuda.current_stream(self._device).synchronize()  # other streams will read them
         return model.eval().requires_grad_(False), config
 
-    def workers(self, count: int) -> ThreadPoolExecutor:
-        if self._device.type != "cpu":
-            return super().workers(count)
-        # An image on one core beside another on the next beats both on two: nothing waits.
-        return single_threaded_workers(count, "icmh_rt-images")
-
     def module_of(self, task: str) -> SlimmableHyperprior:
         return self._model
 
@@ -169,7 +186,7 @@ class TorchBackend(Backend):
     ) -> HostLatents | None:
         """g_a and h_a in one pass; None if a value is not finite and float32 may help."""
         index = self._config.width_index(width)
-        shape_y, shape_z = self._latent_shapes(image.shape[:2], index)
+        shape_y, shape_z = self._latent_shapes(size_of(image), index)
         size_y, size_z = (h * w * c for h, w, c in (shape_y, shape_z))
         mark = lap if self.graphs is None else device_lap
 
@@ -198,9 +215,9 @@ class TorchBackend(Backend):
     ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Of y and of z."""
         height, columns = (-(-side // DEFAULT_LATENT_STRIDE) for side in image_size)
-        hyper = (-(-side // DEFAULT_HYPER_STRIDE) for side in (height, columns))
+        rows, places = (-(-side // DEFAULT_HYPER_STRIDE) for side in (height, columns))
         channels = self._config.latent_channels[index], self._config.hyper_latent_channels[index]
-        return (height, columns, channels[0]), (*hyper, channels[1])
+        return (height, columns, channels[0]), (rows, places, channels[1])
 
     def _g_a(self, image: Tensor, model: SlimmableHyperprior, width: float) -> Tensor:
         """uint8 ``(1, H, W, 3)`` -> y; beyond the image's border, what lies on it."""
@@ -225,7 +242,7 @@ class TorchBackend(Backend):
         image = self._synthesise(y_hat, width, task, image_size, self._model)
         if image is None:
             image = self._synthesise(y_hat, width, task, image_size, self._in_float32())
-        return image
+        return cast(np.ndarray, image)  # in float32 it is not None
 
     def _synthesise(
         self,

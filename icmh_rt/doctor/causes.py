@@ -62,11 +62,12 @@ def root_of(error: BaseException) -> str:
     """
     if isinstance(error, IcmhError):
         return one_line(str(error))
-    chain = [error]
-    while chain[-1] is not None:
-        last = chain[-1]
-        chain.append(last.__cause__ or (None if last.__suppress_context__ else last.__context__))
-    loading = [link for link in chain[:-1] if isinstance(link, (ImportError, OSError))]
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    loading = [link for link in chain if isinstance(link, (ImportError, OSError))]
     root = loading[-1] if loading else error
     return one_line(f"{type(root).__name__}: {root}")
 

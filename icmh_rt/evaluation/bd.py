@@ -156,8 +156,8 @@ def _mean_difference(
             f"the curves share no interval of {axis}: anchor {x.min():.3f}..{x.max():.3f}{unit},"
             f" tested {y.min():.3f}..{y.max():.3f}{unit}; measure more qualities"
         )
-    functions = [_as_function(*curve, axis) for curve in (anchor, test)]
-    difference = (_by_package if package_is_used() else mean_difference)(*functions, method)
+    by = _by_package if package_is_used() else mean_difference
+    difference = by(_as_function(*anchor, axis), _as_function(*test, axis), method)
     overlap = (high - low) / min(np.ptp(x), np.ptp(y))
     return difference, float(low), float(high), float(overlap)
 
@@ -201,7 +201,7 @@ def _warnings(anchor: np.ndarray, test: np.ndarray, overlap: float) -> tuple[str
     for name, points in (("anchor", anchor), ("tested", test)):
         if len(points) < FEW_POINTS:
             found.append(f"{name} curve has only {len(points)} points")
-        if not is_monotone(points[:, 0], points[:, 1]):
+        if not is_monotone(points[:, 0].tolist(), points[:, 1].tolist()):
             found.append(f"{name} curve is not monotone")
     if overlap < SMALL_OVERLAP:
         found.append(f"the curves overlap over only {100 * overlap:.0f} % of the shorter one")

@@ -28,7 +28,7 @@ from icmh_rt.evaluation.options import (
     parse_qualities,
     parse_widths,
 )
-from icmh_rt.evaluation.rd import CodecSource, find_images, measure, read_records
+from icmh_rt.evaluation.rd import CodecSource, Source, find_images, measure, read_records
 
 DEFAULT_WIDTHS = "0.25,0.5,0.75,1.0"
 DEFAULT_QUALITIES = "1,10,20,...,100"
@@ -153,7 +153,7 @@ def _rate_distortion(arguments: argparse.Namespace) -> int:
     merged = results.merge(parts, results.provenance(_command(arguments)))
     exhibits: list[Exhibit] = []
     if arguments.html:
-        shown = [*(source for source, _ in sources), *anchors]
+        shown: list[Source] = [*(source for source, _ in sources), *anchors]
         exhibits = rd_exhibits(merged, shown, paths)
     _write(merged, arguments, arguments.title or Path(arguments.data).resolve().name, exhibits)
     return 0

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from icmh_rt.errors import OptionError
 from icmh_rt.evaluation import metrics
@@ -65,7 +66,7 @@ class Curve:
 
     name: str
     kind: str
-    settings: dict[str, object]
+    settings: dict[str, Any]
     images: tuple[ImageRecord, ...]
     qualities: tuple[int, ...] = ()
     byte_counts: tuple[tuple[int, ...], ...] | None = None
@@ -122,7 +123,7 @@ class Curve:
                     sum(rates) / len(rates),
                     metrics.mean_psnr(errors, samples),
                     metrics.psnr_of_mean_mse(errors, samples),
-                    None if None in similar else sum(similar) / len(similar),
+                    _mean(similar),
                 )
             )
         return tuple(points)
@@ -189,6 +190,11 @@ class Checks:
         return None if extra is None else extra <= ESTIMATE_EXTRA_BYTES
 
 
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
 def finite_points(points: Sequence[Point]) -> list[Point]:
     """The points that a curve can be fitted through: those without a lossless image."""
     return [point for point in points if math.isfinite(point.psnr)]
@@ -205,13 +211,18 @@ def compare(test: Curve, anchor: Curve) -> Comparison:
             f" {_image_set(test)} and {_image_set(anchor)}"
         )
     ours, theirs = finite_points(test.points), finite_points(anchor.points)
-    rates = ([p.bpp for p in theirs], [p.psnr for p in theirs])
-    arguments = (*rates, [p.bpp for p in ours], [p.psnr for p in ours])
+    arguments = (
+        [p.bpp for p in theirs],
+        [p.psnr for p in theirs],
+        [p.bpp for p in ours],
+        [p.psnr for p in ours],
+    )
+    results: tuple[BdResult | None, BdResult | None, BdResult | None] = (None, None, None)
+    problem = None
     try:
         results = (bd_rate(*arguments), bd_rate(*arguments, "akima"), bd_psnr(*arguments))
-        problem = None
     except OptionError as error:
-        results, problem = (None, None, None), str(error)
+        problem = str(error)
     per_image = _image_bd_rates(test, anchor)
     mean = sum(per_image) / len(per_image) if per_image else None
     return Comparison(
@@ -226,13 +237,13 @@ def compare(test: Curve, anchor: Curve) -> Comparison:
 
 
 def _ms_ssim_bd_rate(test: Curve, anchor: Curve) -> BdResult | None:
-    values: list[list[float]] = []
+    pairs: list[tuple[list[float], list[float]]] = []
     for curve in (anchor, test):
         known = [(p.bpp, decibels(p.ms_ssim)) for p in curve.points if p.ms_ssim is not None]
         finite = [point for point in known if math.isfinite(point[1])]
-        values += [[rate for rate, _ in finite], [value for _, value in finite]]
+        pairs.append(([rate for rate, _ in finite], [value for _, value in finite]))
     try:
-        return bd_rate(*values, quantity="MS-SSIM")
+        return bd_rate(*pairs[0], *pairs[1], quantity="MS-SSIM")
     except OptionError:
         return None
 
@@ -242,12 +253,12 @@ def _image_bd_rates(test: Curve, anchor: Curve) -> list[float]:
         return []
     values = []
     for index in range(len(test.images)):
-        pairs = []
+        pairs: list[tuple[list[float], list[float]]] = []
         for curve in (anchor, test):
             finite = [(r, p) for r, p in zip(*curve.of_image(index), strict=True) if p < math.inf]
-            pairs += [[r for r, _ in finite], [p for _, p in finite]]
+            pairs.append(([r for r, _ in finite], [p for _, p in finite]))
         try:
-            values.append(bd_rate(*pairs).value)
+            values.append(bd_rate(*pairs[0], *pairs[1]).value)
         except OptionError:
             continue  # no overlap, or flat: left out, which image_count shows
     return values

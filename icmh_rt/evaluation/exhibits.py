@@ -18,7 +18,7 @@ from icmh_rt.evaluation.metrics import psnr
 from icmh_rt.evaluation.ms_ssim import ms_ssim
 from icmh_rt.evaluation.rd import CodecCoder, Source
 from icmh_rt.evaluation.results import Results
-from icmh_rt.images import load_image
+from icmh_rt.images import load_image, size_of
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 """Pictures as they are read -> as they are encoded."""
@@ -118,8 +118,8 @@ def task_exhibits(
     reference = _reference(found)
     rates = [point.bpp for point in curves[reference.source.name].points]
     quality = _shown_quality(reference.qualities, rates)
-    counts = reference.byte_counts[reference.qualities.index(quality)]
-    order = np.argsort([-count for count in counts], kind="stable").tolist()
+    row = reference.byte_counts[reference.qualities.index(quality)]
+    order = np.argsort([-count for count in row], kind="stable").tolist()
     return _exhibits(found, reference, quality, paths, order, prepare)
 
 
@@ -173,7 +173,7 @@ def _exhibit(
     if isinstance(coder, CodecCoder):
         from icmh_rt.evaluation.bit_map import bit_map
 
-        found = bit_map(coder.detailed(original), original.shape[:2])
+        found = bit_map(coder.detailed(original), size_of(original))
     return Exhibit(name, original, tuple(pictures), found)
 
 

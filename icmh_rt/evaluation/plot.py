@@ -79,7 +79,7 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
         raise IcmhError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _style(curve: Curve, index: int, codec_count: int) -> dict[str, object]:
+def _style(curve: Curve, index: int, codec_count: int) -> dict[str, Any]:
     if curve.kind == "codec":
         shade = len(CODEC_COLORS) - min(codec_count, len(CODEC_COLORS)) + index
         color = CODEC_COLORS[min(shade, len(CODEC_COLORS) - 1)]
@@ -90,7 +90,7 @@ def _style(curve: Curve, index: int, codec_count: int) -> dict[str, object]:
     return {"color": color, "linestyle": dashes, "linewidth": 1.4}
 
 
-def _frame(axes: object, results: Results) -> None:
+def _frame(axes: Any, results: Results) -> None:
     """Anchors go far beyond the rates of interest: fit the axes to this codec's own points."""
     curves = results.codec_curves or list(results.curves)
     own = [point for curve in curves for point in finite_points(curve.points)]

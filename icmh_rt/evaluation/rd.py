@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ from icmh_rt.images import load_image
 
 if TYPE_CHECKING:
     from icmh_rt.codec import EncodeReport
+
+_Value = TypeVar("_Value")
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -116,7 +118,11 @@ class CodecCoder:
     def __init__(self, source: CodecSource, quality: int) -> None:
         from icmh_rt.codec import Decoder, Encoder  # here: it may import torch
 
-        common = {"model": source.model, "backend": source.backend, "device": source.device}
+        common: dict[str, Any] = {
+            "model": source.model,
+            "backend": source.backend,
+            "device": source.device,
+        }
         self._encoder = Encoder(source.width, source.task, quality, **common)
         self._decoder = Decoder(**common)
 
@@ -186,8 +192,15 @@ class _Row:
     details: dict[str, object]
 
 
+def _all_of(values: Sequence[_Value | None]) -> tuple[_Value, ...] | None:
+    """The values, or None where one is not known."""
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
+
+
 def _run_task(task: _Task) -> _Row:
-    counts, errors, estimates, similarities, encode_s, decode_s = [], [], [], [], [], []
+    counts, errors, similarities, encode_s, decode_s = [], [], [], [], []
+    estimates: list[float | None] = []
     details: dict[str, object] = {}
     coder = task.source.open(task.quality)
     for path in task.paths:
@@ -214,7 +227,7 @@ def _run_task(task: _Task) -> _Row:
     return _Row(
         tuple(counts),
         tuple(errors),
-        None if None in estimates else tuple(estimates),
+        _all_of(estimates),
         tuple(similarities),
         round(1e3 * statistics.median(encode_s), 2),
         round(1e3 * statistics.median(decode_s), 2),
@@ -251,7 +264,6 @@ def measure(
     for source, qualities in ordered:
         part = rows[position : position + len(qualities)]
         position += len(qualities)
-        estimates = [row.estimated_bits for row in part]
         timed = source.kind == "codec"  # an anchor's times are no claim of ours
         curves.append(
             Curve(
@@ -262,7 +274,7 @@ def measure(
                 qualities=qualities,
                 byte_counts=tuple(row.byte_counts for row in part),
                 squared_errors=tuple(row.squared_errors for row in part),
-                estimated_bits=None if None in estimates else tuple(estimates),
+                estimated_bits=_all_of([row.estimated_bits for row in part]),
                 encode_ms=tuple(row.encode_ms for row in part) if timed else None,
                 decode_ms=tuple(row.decode_ms for row in part) if timed else None,
                 ms_ssims=tuple(row.ms_ssims for row in part),

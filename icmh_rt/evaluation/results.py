@@ -168,13 +168,13 @@ def _without_infinities(value: object) -> object:
 def _format(value: object, indent: str = "") -> str:
     """JSON with nested structure indented, and whatever holds only scalars on one line."""
     inner = indent + " "
-    items = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, (dict, list)) or not any(isinstance(i, (dict, list)) for i in items):
+    items = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(items, list) or not any(isinstance(i, (dict, list)) for i in items):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict):
         lines = [f"{inner}{json.dumps(key)}: {_format(item, inner)}" for key, item in value.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-    return "[\n" + ",\n".join(inner + _format(item, inner) for item in value) + f"\n{indent}]"
+    return "[\n" + ",\n".join(inner + _format(item, inner) for item in items) + f"\n{indent}]"
 
 
 def read_document(path: str | os.PathLike[str], schema: str, schema_version: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from icmh_rt.feature_files import TrainedFeatureHead
 if TYPE_CHECKING:
     from icmh_rt.evaluation.exhibits import Exhibit
     from icmh_rt.evaluation.task_curves import TaskResults
+    from icmh_rt.tasks import TaskNetwork
 
 TASKS = ("classification", "detection", "segmentation")
 ANCHOR_QUALITIES = {
@@ -219,7 +220,7 @@ def _features(arguments: argparse.Namespace) -> Source:
     return FeatureSource(head.width, arguments.model, arguments.backend, arguments.device, task)
 
 
-def _network(arguments: argparse.Namespace):
+def _network(arguments: argparse.Namespace) -> TaskNetwork:
     from icmh_rt.tasks import KINDS, NetworkConfig, create
 
     kind, separator, path = arguments.net.partition(":")

@@ -105,15 +105,21 @@ def rising(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def compare(test: TaskCurve, anchor: TaskCurve, figure: str) -> TaskComparison:
     """Bjontegaard deltas of ``test`` against ``anchor``."""
-    fitted = [list(zip(*curve.fitted(figure), strict=True)) for curve in (anchor, test)]
+    theirs, ours = anchor.fitted(figure), test.fitted(figure)
+    arguments = (
+        [rate for rate, _ in theirs],
+        [value for _, value in theirs],
+        [rate for rate, _ in ours],
+        [value for _, value in ours],
+    )
     rate = accuracy = None
     problems = []
     try:
-        rate = bd_rate(*fitted[0], *fitted[1])
+        rate = bd_rate(*arguments)
     except OptionError as error:
         problems.append(str(error))
     try:
-        accuracy = bd_psnr(*fitted[0], *fitted[1])
+        accuracy = bd_psnr(*arguments)
     except OptionError as error:
         problems.append(str(error))
     return TaskComparison(test.name, anchor.name, rate, accuracy, "; ".join(problems))

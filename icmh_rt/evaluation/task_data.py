@@ -109,8 +109,8 @@ def _yolo_boxes(path: Path) -> list[Box]:
         if not line.strip():
             continue
         try:
-            label, x, y, w, h = line.split()[:5]
-            x, y, w, h = map(float, (x, y, w, h))
+            label, *numbers = line.split()[:5]
+            x, y, w, h = map(float, numbers)
             boxes.append(Box(int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
         except ValueError:
             raise OptionError(f"{path}, line {number}: not class, x, y, width, height") from None

@@ -98,7 +98,7 @@ class AveragePrecision:
         BackendUnavailableError: pycocotools is not installed.
     """
 
-    figures = ("ap50", "ap")
+    figures: tuple[str, ...] = ("ap50", "ap")
 
     def __init__(self) -> None:
         try:

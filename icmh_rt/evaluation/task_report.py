@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from icmh_rt.evaluation.bd import BdResult
 from icmh_rt.evaluation.plot import CODEC_COLORS, MARKERS, OTHER_STYLES, require, save
@@ -81,7 +82,7 @@ def draw(results: TaskResults, path: str | os.PathLike[str], title: str) -> None
         if curve.kind == "codec":
             right = max(right, *rates)
             shades = CODEC_COLORS[::-1]
-            style = {
+            style: dict[str, Any] = {
                 "color": shades[index % len(shades)],
                 "marker": MARKERS[index % len(MARKERS)],
                 "markersize": 4,

@@ -14,7 +14,7 @@ from icmh_rt.errors import IcmhError
 from icmh_rt.evaluation.rd import CodecCoder, CodecSource, Coder, Source
 from icmh_rt.evaluation.task_curves import TaskCurve, TaskPoint
 from icmh_rt.evaluation.task_metrics import Metric
-from icmh_rt.images import load_image
+from icmh_rt.images import load_image, size_of
 
 Predict = Callable[[Any, tuple[int, int]], Any]
 """What a coder decodes, uint8 (H, W, 3) or features, and the picture's height and width -> what the
@@ -51,7 +51,7 @@ def measure(
     images, sizes = [], []
     for path in paths:
         image = load_image(path)
-        sizes.append(image.shape[:2])
+        sizes.append(size_of(image))
         images.append(prepare(image))
     steps = 1 + sum(len(set(qualities)) for _, qualities in sources)
     done = 0

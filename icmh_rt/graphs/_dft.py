@@ -10,6 +10,7 @@ as FFT libraries do.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class Fourier:
             self._kept(self._inverse_columns, *sides),
         )
 
-    def _kept(self, make, *sides: Side) -> str:
+    def _kept(self, make: Callable[..., str], *sides: Side) -> str:
         key = (make.__name__, *sides)
         if key not in self._matrices:
             with self._b.scope("dft"):
@@ -67,8 +68,8 @@ class Fourier:
     def _rows(self, side: Side) -> str:
         b = self._b
         if isinstance(side, int):
-            cos, sin = _waves(side, side)
-            return b.constant(np.block([[cos, sin], [-sin, cos]]).astype(np.float32), "rows")
+            c, s = _waves(side, side)
+            return b.constant(np.block([[c, s], [-s, c]]).astype(np.float32), "rows")
         cos, sin = self._wave_nodes(side, side)
         above = b.node("Concat", cos, sin, axis=1)
         below = b.node("Concat", b.node("Neg", sin), cos, axis=1)
@@ -77,8 +78,8 @@ class Fourier:
     def _columns(self, side: Side) -> str:
         b = self._b
         if isinstance(side, int):
-            cos, sin = _waves(side, side // 2 + 1)
-            return b.constant(np.hstack((cos, -sin)).astype(np.float32), "columns")
+            c, s = _waves(side, side // 2 + 1)
+            return b.constant(np.hstack((c, -s)).astype(np.float32), "columns")
         cos, sin = self._wave_nodes(side, b.add(b.divided(side, 2), 1))
         return b.node("Concat", cos, b.node("Neg", sin), axis=1, name="columns")
 
@@ -97,9 +98,9 @@ class Fourier:
         b = self._b
         if isinstance(side, int) and isinstance(height, int):
             cos, sin = _waves(side, side // 2 + 1)
-            count = 1 + np.minimum(2 * np.arange(side // 2 + 1) % side, 1)
-            matrix = np.hstack((cos * count, -sin * count)).T / (height * side)
-            return b.constant(matrix.astype(np.float32), "inverse_columns")
+            counts = 1 + np.minimum(2 * np.arange(side // 2 + 1) % side, 1)
+            values = np.hstack((cos * counts, -sin * counts)).T / (height * side)
+            return b.constant(values.astype(np.float32), "inverse_columns")
         frequencies = self._range(b.add(b.divided(side, 2), 1))
         two, one = (b.constant(np.array([n], np.int64), "sides") for n in (2, 1))
         odd = b.node("Mod", b.node("Mul", frequencies, two), b.whole(side))

@@ -75,8 +75,8 @@ class Rounder:
     def _pair(self, x: str, limit: np.ndarray, name: str, **axis: int) -> str:
         b, kind = self._b, self._bits.kind
         # Not below what half precision holds; a channel of zeros has no limit of its own.
-        scale = np.maximum(limit / KINDS[kind], 2.0**-14).astype(self._dtype)
-        scale = b.constant(scale, f"{name}.scale")
+        steps = np.maximum(limit / KINDS[kind], 2.0**-14).astype(self._dtype)
+        scale = b.constant(steps, f"{name}.scale")
         zero = b.zeros(np.shape(limit), kind)
         name = ".".join(name.split(".")[-2:])  # the scope says the rest
         codes = b.node("QuantizeLinear", x, scale, zero, name=f"{name}.quantize", **axis)

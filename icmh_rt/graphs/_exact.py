@@ -30,8 +30,8 @@ class Rows:
 
     def of(self, table: np.ndarray, name: str) -> str:
         """The row of ``table (Q, C)``, float32 (C,)."""
-        table = self._b.constant(np.asarray(table, np.float32), name)
-        return self._b.node("Gather", table, self._row, axis=0, name=f"{name}.row")
+        rows = self._b.constant(np.asarray(table, np.float32), name)
+        return self._b.node("Gather", rows, self._row, axis=0, name=f"{name}.row")
 
 
 def symbols_of(b: GraphBuilder, gained: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -47,15 +48,16 @@ class _Plan:
 
     def shape(self, stride: int, names: tuple[str, str], channels: int) -> list[int | str]:
         """Of an input or output; ``names`` for sides that are not known."""
-        sides = [-(-side // stride) for side in self.size] if self.size else names
-        return [self.batch, *sides, channels]
+        known = [-(-side // stride) for side in self.size] if self.size else []
+        return [self.batch, *(known or names), channels]
 
     def sides_of(self, x: str, shape: list[int | str]) -> Sides:
         """Height and width of the input ``x`` of that shape."""
-        return tuple(
+        height, width = (
             side if isinstance(side, int) else self.b.side(x, axis)
             for axis, side in enumerate(shape[1:3], 1)
         )
+        return height, width
 
 
 def build(
@@ -113,7 +115,8 @@ def build(
     if adapters is not None:
         adapt = Adapters(layers, adapters, task, _adapted_channels(bundle)).at
     batch_side = "N" if batch is None else batch
-    plan = _Plan(builder, weights, layers, size and tuple(size), batch_side, adapt, head)
+    sides = (size[0], size[1]) if size else None
+    plan = _Plan(builder, weights, layers, sides, batch_side, adapt, head)
     _WRITERS[role](plan)
     metadata = {
         "bundle": bundle.name,
@@ -175,7 +178,8 @@ def _transforms(plan: _Plan) -> tuple[str, str, Sides]:
     image = b.input("image", "uint8", shape)
     with b.scope("image_in"):
         image_sides = plan.sides_of(image, shape)
-        sides = tuple(b.divided_up(side, 16) for side in image_sides)
+        rows, columns = (b.divided_up(side, 16) for side in image_sides)
+        sides = (rows, columns)
     patches = _layers.image_in(b, image, *image_sides, dtype)
     y = _layers.analysis(plan.layers, patches, sides, plan.adapt)
     z = _layers.hyper_analysis(plan.layers, y, sides)
@@ -238,10 +242,10 @@ def _hyper_synthesis(plan: _Plan) -> None:
         index = b.cast(index, "uint8")
     # Whole hyper-latent positions: what lies beyond the latent is for the caller to cut off.
     unit = network.upsampling
-    sides = [unit * s if isinstance(s, int) else f"{unit}*{s}" for s in shape[1:3]]
-    sides = [plan.batch, *sides, plan.latent_channels]
-    b.output(mean, "mean_y", "float32", sides)
-    b.output(index, "indexes_y", "uint8", sides)
+    upsampled = [unit * s if isinstance(s, int) else f"{unit}*{s}" for s in shape[1:3]]
+    latent = [plan.batch, *upsampled, plan.latent_channels]
+    b.output(mean, "mean_y", "float32", latent)
+    b.output(index, "indexes_y", "uint8", latent)
 
 
 def _synthesis(plan: _Plan) -> None:
@@ -251,7 +255,8 @@ def _synthesis(plan: _Plan) -> None:
     if plan.size:
         image_sides: tuple[Side, Side] = plan.size
     else:
-        image_sides = tuple(b.reshape(b.input(n, "int64", []), [1]) for n in ("height", "width"))
+        height, width = (b.reshape(b.input(n, "int64", []), [1]) for n in ("height", "width"))
+        image_sides = (height, width)
     sides = plan.sides_of(y, shape)
     y = b.transpose(y if dtype == "float32" else b.cast(y, dtype), 0, 3, 1, 2)
     patches = _layers.synthesis(plan.layers, y, sides, plan.adapt)
@@ -261,7 +266,7 @@ def _synthesis(plan: _Plan) -> None:
 
 
 def _features(plan: _Plan) -> None:
-    b, dtype, head = plan.b, plan.weights.dtype, plan.head
+    b, dtype, head = plan.b, plan.weights.dtype, cast(TrainedFeatureHead, plan.head)
     y = b.input("y_hat", "float32", plan.shape(16, ("h", "w"), plan.latent_channels))
     y = b.transpose(y if dtype == "float32" else b.cast(y, dtype), 0, 3, 1, 2)
     found = _layers.feature_head(_layers.head_layers(b, plan.weights, head), y, head)

@@ -140,8 +140,8 @@ class Adapters:
             amplitude = b.node("Sqrt", b.node("Add", *squares), name="amplitude")
             smooth = b.node("Relu", convolve(amplitude, "f_dw", float32))
             gate = b.node("Sigmoid", convolve(smooth, "f_inter", float32), name="gate")
-            parts = (b.node("Mul", part, gate) for part in (real, imaginary))
-            planes = b.node("Relu", self._fourier.inverse(*parts, sides))
+            real, imaginary = (b.node("Mul", part, gate) for part in (real, imaginary))
+            planes = b.node("Relu", self._fourier.inverse(real, imaginary, sides))
             if layers.weights.dtype != float32:
                 planes = b.cast(planes, layers.weights.dtype)
             x = b.node("Add", x, convolve(planes, "f_up"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ def quantize_index(
         indexes, thresholds = torch.empty(0, dtype=torch.uint8), None
     else:
         indexes = torch.empty(latent.shape, dtype=torch.uint8, memory_format=layout)
-        thresholds = thresholds.contiguous()
+        thresholds = cast(Tensor, thresholds).contiguous()
     _, channels, height, width = latent.shape
     if is_channels_last(latent):
         length, gain_period = channels, 0

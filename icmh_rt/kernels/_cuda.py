@@ -184,11 +184,11 @@ def project_up(
     )
     out = empty_maps(spatial, weight.shape[0])
     n, middle, height, width = spatial.shape
-    sizes = (n, middle, weight.shape[0], height, width, _DTYPES[planes.dtype], planes_layout)
-    sizes = (*sizes, _DTYPES[spatial.dtype], _layout(spatial))
+    sizes = (n, middle, weight.shape[0], height, width)
+    kinds = (_DTYPES[planes.dtype], planes_layout, _DTYPES[spatial.dtype], _layout(spatial))
     matrix, bias = _rows(weight, spatial.dtype), _plain(bias, spatial.dtype)
     maps = (residual, float(factor), out)
-    _call("project_up", spatial, spatial, planes, *matrix, bias, *maps, *sizes)
+    _call("project_up", spatial, spatial, planes, *matrix, bias, *maps, *sizes, *kinds)
     return out
 
 

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -57,7 +57,7 @@ def for_each(function: Callable[[_Item], None], items: Iterable[_Item]) -> None:
         with torch.inference_mode() if inference else torch.no_grad():  # both are a thread's own
             while True:
                 with _lock:
-                    item = next(remaining, remaining)
+                    item: Any = next(remaining, remaining)
                 if item is remaining:
                     return
                 function(item)

@@ -25,7 +25,7 @@ try:
     import triton.language as tl
 except Exception as error:  # a broken installation raises more than ImportError
     triton = tl = None
-    _MISSING = f"Triton cannot be imported ({' '.join(str(error).split())})"
+    _MISSING: str | None = f"Triton cannot be imported ({' '.join(str(error).split())})"
 else:
     _MISSING = None
 
@@ -57,7 +57,8 @@ def obstacle(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = _DTYPES)
         sides = zip(tensor.shape[1:], tensor.stride()[1:], strict=True)
         if sum((side - 1) * stride for side, stride in sides) >= 2**31:
             return "an image takes 2**31 values or more"
-    if not INTERPRETED and torch.cuda.get_device_capability(tensors[0].device) < (8, 0):
+    given = [tensor for tensor in tensors if tensor is not None]
+    if not INTERPRETED and torch.cuda.get_device_capability(given[0].device) < (8, 0):
         return "the GPU is older than compute capability 8.0"
     return None
 

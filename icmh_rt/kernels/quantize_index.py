@@ -11,6 +11,8 @@ values, so that a caller can refuse them instead of coding garbage.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -58,7 +60,9 @@ def reference(
         scales = scales.float()
         bad = bad + scales.isnan().sum()
         # bucketize puts NaN behind the last threshold.
-        indexes = torch.bucketize(scales.contiguous(), thresholds.float()).to(torch.uint8)
+        indexes = torch.bucketize(scales.contiguous(), cast(Tensor, thresholds).float()).to(
+            torch.uint8
+        )
         indexes = indexes.contiguous(memory_format=memory_format(latent))
     return symbols, indexes, bad.to(torch.int32).reshape(1)
 

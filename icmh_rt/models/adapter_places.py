@@ -74,6 +74,11 @@ class _Call:
     taken: FeatureMap | None
     given: FeatureMap | None
 
+    @property
+    def height(self) -> int:
+        """Of the map that it gave; 0 without one."""
+        return 0 if self.given is None else self.given.height
+
 
 def _feature_map(value: Any) -> FeatureMap | None:
     if isinstance(value, (tuple, list)) and value:
@@ -197,10 +202,10 @@ def _stages_by_size(model: nn.Module, probe: _Probe) -> dict[str, tuple[str, ...
         stages = _stages(probe.calls[transform])
         found = []
         for stride in STRIDES:
-            maps = [s for s in stages[:-1] if s.given.height * stride == probe.side]
+            maps = [s for s in stages[:-1] if s.height * stride == probe.side]
             found += [maps[-1 if transform == "g_a" else 0].name] if maps else []
         if len(found) != len(STRIDES):
-            shown = [f"{s.name} at 1/{probe.side // s.given.height}" for s in stages]
+            shown = [f"{s.name} at 1/{probe.side // s.height}" for s in stages]
             raise OptionError(
                 f"no places for adapters in {type(model).__name__}: looked in {transform} for "
                 f"inner layers that give feature maps at 1/2, 1/4 and 1/8 of the image, found "

@@ -179,11 +179,11 @@ def _attach(model: nn.Module, tasks: Mapping[str, TaskAdapters]) -> None:
         for place, sfma in adapters.sites():
             module = model.get_submodule(place.module)
             if place.is_input:
-                hook = BeforeHook(attached, task, sfma)
-                adapters.handles.append(module.register_forward_pre_hook(hook))
+                before = BeforeHook(attached, task, sfma)
+                adapters.handles.append(module.register_forward_pre_hook(before))
             else:
-                hook = AfterHook(attached, task, sfma)
-                adapters.handles.append(module.register_forward_hook(hook))
+                after = AfterHook(attached, task, sfma)
+                adapters.handles.append(module.register_forward_hook(after))
 
 
 def _make(

@@ -425,9 +425,10 @@ def describe(model: nn.Module) -> Description:
     if not families:
         raise OptionError(f"model is a {type(model).__name__}, none of those that load here")
     family = families[1 if isinstance(model, TIC) and model.has_adapters else 0]
-    widths, outputs = (1.0,), ("image",)
+    widths: tuple[float, ...] = (1.0,)
+    outputs: tuple[str, ...] = ("image",)
     latent: tuple[int, ...] = (model.latent_channels,)
-    hyper = () if model.hyper_channels is None else (model.hyper_channels,)
+    hyper: tuple[int, ...] = () if model.hyper_channels is None else (model.hyper_channels,)
     if isinstance(model, (SlimmableFactorized, SlimmableHyper)):
         widths, latent = model.widths.values, model.widths.channels
         hyper = latent if hyper else ()

@@ -25,6 +25,7 @@ class FeatureHead(nn.Module):
         latent_channels: M of the one width that it is for.
         channels, blocks: of the depth-conv blocks.
         outputs: names and channels of the features.
+        bfloat16: whether inference may round what is multiplied to bfloat16, see `DepthConvBlock`.
     """
 
     def __init__(
@@ -33,15 +34,14 @@ class FeatureHead(nn.Module):
         channels: int,
         blocks: int,
         outputs: Sequence[tuple[str, int]],
+        bfloat16: bool = False,
     ) -> None:
         super().__init__()
         self.outputs = tuple(outputs)
-        self.stem = SlimPointwise([latent_channels], [channels], bfloat16=True)
-        self.blocks = nn.ModuleList(
-            DepthConvBlock([channels], bfloat16=True) for _ in range(blocks)
-        )
+        self.stem = SlimPointwise([latent_channels], [channels], bfloat16)
+        self.blocks = nn.ModuleList(DepthConvBlock([channels], bfloat16) for _ in range(blocks))
         total = sum(count for _, count in self.outputs)
-        self.out = SlimPointwise([channels], [total], bfloat16=True)
+        self.out = SlimPointwise([channels], [total], bfloat16)
 
     def forward(self, y: Tensor) -> Tensor:
         x = self.stem(y.contiguous(memory_format=torch.channels_last), 0).clamp(-BOUND, BOUND)
@@ -55,14 +55,14 @@ class FeatureHead(nn.Module):
         return {name: part for (name, _), part in zip(self.outputs, parts, strict=True)}
 
 
-def module_of(head: TrainedFeatureHead) -> FeatureHead:
-    """The head as a module in single precision, for inference.
+def module_of(head: TrainedFeatureHead, bfloat16: bool = False) -> FeatureHead:
+    """The head as a module in single precision, for inference; ``bfloat16`` as of `FeatureHead`.
 
     Raises:
         BundleError: its arrays do not fit its description.
     """
     latent_channels = head.arrays["stem.weight"].shape[1]
-    module = FeatureHead(latent_channels, head.channels, head.blocks, head.outputs)
+    module = FeatureHead(latent_channels, head.channels, head.blocks, head.outputs, bfloat16)
     state = {k: torch.from_numpy(np.array(v, np.float32)) for k, v in head.arrays.items()}
     try:
         module.load_state_dict(state)

@@ -16,6 +16,8 @@ exactly.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -257,6 +259,15 @@ class IntegerHyperSynthesis:
         return 2 ** sum(layer.shuffle for layer in self.trunk)
 
     @cached_property
+    def reach(self) -> int:
+        """On how many hyper-latent positions around its own a latent position depends at most."""
+        reach, stride = 0.0, 1  # in positions of the input
+        for layer in self.layers:  # the heads side by side: as if one came after the other
+            reach += (layer.kind != "conv1x1") / stride
+            stride *= 2 if layer.shuffle else 1
+        return math.ceil(reach)
+
+    @cached_property
     def z_limit(self) -> np.ndarray:
         """Where z is clamped so that the product stays below 2**24, int32 ``(Q, Z)``.
 
@@ -296,7 +307,7 @@ class IntegerHyperSynthesis:
 
     @classmethod
     def from_tensors(
-        cls, tensors: dict[str, np.ndarray], metadata: dict[str, Any], prefix: str = ""
+        cls, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], prefix: str = ""
     ) -> IntegerHyperSynthesis:
         """The network that `to_tensors` stored, proven again.
 
@@ -316,7 +327,7 @@ class IntegerHyperSynthesis:
                 )
                 for part, layer in zip(parts, described, strict=True)
             ]
-            tables = {key: tensors[prefix + key] for key in _TABLES}
+            tables: dict[str, Any] = {key: tensors[prefix + key] for key in _TABLES}
             scalars = {key: metadata[key] for key in _SCALARS}
         except KeyError as error:
             raise BundleError(f"the integer hyper-synthesis lacks {error.args[0]!r}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -119,9 +119,9 @@ class Calibration:
     """Statistics of the network's input, of each trunk layer's output and of both heads'."""
 
     input: ChannelStatistics
-    trunk: list[ChannelStatistics] = field(default_factory=list)
-    mean: ChannelStatistics | None = None
-    scale: ChannelStatistics | None = None
+    trunk: list[ChannelStatistics]
+    mean: ChannelStatistics
+    scale: ChannelStatistics
 
 
 def evaluate(
@@ -154,12 +154,15 @@ def calibrate(
         if not np.isfinite(x).all():
             raise BundleError("a calibration input has values that are not finite")
         if result is None:
-            result = Calibration(ChannelStatistics.empty(x.shape[-1]))
-            for layer in trunk:
-                channels = len(layer.weight) // (4 if layer.shuffle else 1)
-                result.trunk.append(ChannelStatistics.empty(channels))
-            result.mean = ChannelStatistics.empty(len(mean_head.weight))
-            result.scale = ChannelStatistics.empty(len(scale_head.weight))
+            result = Calibration(
+                input=ChannelStatistics.empty(x.shape[-1]),
+                trunk=[
+                    ChannelStatistics.empty(len(layer.weight) // (4 if layer.shuffle else 1))
+                    for layer in trunk
+                ],
+                mean=ChannelStatistics.empty(len(mean_head.weight)),
+                scale=ChannelStatistics.empty(len(scale_head.weight)),
+            )
         result.input.update(x)
         for layer, statistics in zip(trunk, result.trunk, strict=True):
             x = layer(x)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -269,7 +269,7 @@ class SwinBlocks:
     """
 
     def __init__(self, state: State, prefix: str, window: int, shifts: Sequence[int]) -> None:
-        self._blocks = []
+        self._blocks: list[tuple[Any, ...]] = []
         for number, shift in enumerate(shifts):
             at = f"{prefix}blocks.{number}."
             norms = [

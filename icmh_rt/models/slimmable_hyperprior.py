@@ -90,7 +90,10 @@ class SlimmableHyperpriorConfig:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise OptionError(f"unknown sizes {', '.join(map(repr, sorted(unknown)))}")
-        config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        sizes: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        config = cls(**sizes)
         if not isinstance(config.widths, tuple) or not config.widths:
             raise OptionError(f"widths is {config.widths!r}: give a list of numbers")
         for name in _PER_WIDTH:

@@ -9,6 +9,7 @@ libraries, weights) is reported beside it. The image, or the stream and the pict
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def measure(
     Raises:
         IcmhError: the process failed; says how.
     """
-    paths = streams or [None] * len(sizes)
+    paths: Sequence[str | None] = streams or [None] * len(sizes)
     rising = sorted(zip(sizes, paths, strict=True), key=lambda pair: pair[0][0] * pair[0][1])
     found = children.run(
         "icmh_rt.profiling.memory",
@@ -139,4 +140,5 @@ class _Device:
         return None if self._nvml is None else max(0, self._used() - self._before)
 
     def _used(self) -> int:
-        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
+        nvml: Any = self._nvml
+        return int(nvml.nvmlDeviceGetMemoryInfo(self._handle).used)

@@ -201,7 +201,6 @@ def energy(
             calls += 1
         seconds = clock() - begun
         joules = source.stop()
-        known = joules is not None
-        found[f"{name}_w"] = joules / seconds if known else None
-        found[f"{name}_mj_per_image"] = 1e3 * joules / calls if known else None
+        found[f"{name}_w"] = None if joules is None else joules / seconds
+        found[f"{name}_mj_per_image"] = None if joules is None else 1e3 * joules / calls
     return found

@@ -22,6 +22,9 @@ def configuration(
     workload: Workload, measured: Mapping[str, Any], findings: throttling.Findings
 ) -> dict[str, Any]:
     setting, backend = workload.setting, workload.backend
+    found: dict[str, tuple[Operation, rounds.Measured]] = {
+        operation: measured[f"{workload.name}, {operation}"] for operation in workload.operations()
+    }
     return {
         "name": workload.name,
         "backend": backend.name,
@@ -34,8 +37,8 @@ def configuration(
         "stream_bytes": len(workload.data),
         "bits_per_pixel": 8 * len(workload.data) / setting.pixels,
         **{
-            operation: _operation(*measured[f"{workload.name}, {operation}"], findings)
-            for operation in workload.operations()
+            operation: _operation(*subject_and_times, findings)
+            for operation, subject_and_times in found.items()
         },
         "throughput": [],
         "memory": None,

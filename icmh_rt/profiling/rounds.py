@@ -154,12 +154,13 @@ def _turn(
     if length_s < WARM_S:
         subject.call()
     for number in range(first, first + calls):
-        kinds = ["plain"] if subject.instrumented is None else ["plain", "instrumented"]
+        instrumented = subject.instrumented
+        kinds = ["plain"] if instrumented is None else ["plain", "instrumented"]
         for kind in kinds if number % 2 == 0 else kinds[::-1]:
-            if kind == "plain":
+            if kind == "plain" or instrumented is None:
                 turn.plain.append(_timed(subject.call, clock))
             else:
-                seconds, stages = subject.instrumented()
+                seconds, stages = instrumented()
                 turn.instrumented.append(seconds)
                 turn.stages.append(stages)
     for name, extra in subject.extras.items():

@@ -174,8 +174,8 @@ def adapters_hooked(backend: Any, task: str) -> Iterator[str]:
 def _adapters(module: Any, task: str) -> Iterator[tuple[str, Any]]:
     """(transform, adapter) of a task: built in, or attached under the task's name."""
     for name, child in module.named_modules():
-        *outer, part, _ = ("", "", *name.split("."))
-        if part in _TRANSFORMS and outer[-1] in ("", task):
+        outer, part = ("", "", *name.split("."))[-3:-1]
+        if part in _TRANSFORMS and outer in ("", task):
             yield _TRANSFORMS[part], child
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from icmh_rt.errors import OptionError
 
@@ -15,7 +15,7 @@ _SYMBOL_TYPES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 _INDEX_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int32))
 
 
-def as_array(name: str, value: Any) -> np.ndarray:
+def as_array(name: str, value: Any) -> NDArray[Any]:
     """Return `value` as a numpy array, sharing its memory if it is an array or a tensor on the CPU.
 
     Takes everything that numpy takes (torch CPU tensors among it), and what speaks DLPack.
@@ -33,7 +33,9 @@ def as_array(name: str, value: Any) -> np.ndarray:
         ) from None
 
 
-def integers(name: str, value: ArrayLike, ndim: int, low: int | None, high: int | None):
+def integers(
+    name: str, value: ArrayLike, ndim: int, low: int | None, high: int | None
+) -> NDArray[Any]:
     """Return `value` as an integer array of `ndim` dimensions, all in low..high."""
     array = _integer_array(name, value, "")
     if array.ndim != ndim:
@@ -42,7 +44,7 @@ def integers(name: str, value: ArrayLike, ndim: int, low: int | None, high: int 
     return array
 
 
-def check_range(name: str, array: np.ndarray, low: int | None, high: int | None) -> None:
+def check_range(name: str, array: NDArray[Any], low: int | None, high: int | None) -> None:
     if array.size == 0 or low is None or high is None:
         return
     smallest, largest = int(array.min()), int(array.max())
@@ -51,7 +53,7 @@ def check_range(name: str, array: np.ndarray, low: int | None, high: int | None)
         raise OptionError(f"{name} holds {bad}; give values from {low} to {high}")
 
 
-def take_planes(symbols: ArrayLike, indexes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def take_planes(symbols: ArrayLike, indexes: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return both as contiguous arrays that the coder takes, shared with the caller if possible."""
     values = _integer_array("symbols", symbols, " (round first)")
     rows = take_indexes(indexes)
@@ -65,7 +67,7 @@ def take_planes(symbols: ArrayLike, indexes: ArrayLike) -> tuple[np.ndarray, np.
     return np.require(values, requirements=("C", "A")), rows
 
 
-def take_indexes(indexes: ArrayLike) -> np.ndarray:
+def take_indexes(indexes: ArrayLike) -> NDArray[Any]:
     """Return indexes as a contiguous uint8, uint16 or int32 array. Whether they are rows of the
     tables is for the coder to see, in the same pass in which it uses them.
     """
@@ -84,7 +86,7 @@ def check_indexes(indexes: ArrayLike, num_rows: int) -> None:
     check_range("indexes", np.asarray(as_array("indexes", indexes)), 0, num_rows - 1)
 
 
-def take_output(out: Any, shape: tuple[int, ...]) -> np.ndarray:
+def take_output(out: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return the caller's array as one that the decoder can fill in place."""
     array = as_array("out", out)
     if array.dtype not in _SYMBOL_TYPES:
@@ -97,18 +99,18 @@ def take_output(out: Any, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def symbol_type(dtype: DTypeLike) -> np.dtype:
+def symbol_type(dtype: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of decoded symbols."""
     try:
         wanted = np.dtype(dtype)
     except TypeError:
         wanted = None
-    if wanted not in _SYMBOL_TYPES:
+    if wanted is None or wanted not in _SYMBOL_TYPES:
         raise OptionError(f"dtype is {dtype!r}; give int8, int16 or int32")
     return wanted
 
 
-def _integer_array(name: str, value: Any, hint: str) -> np.ndarray:
+def _integer_array(name: str, value: Any, hint: str) -> NDArray[Any]:
     array = as_array(name, value)
     if array.size == 0 and array.dtype == np.float64:
         array = array.astype(np.int32)  # what numpy makes of []

@@ -33,7 +33,7 @@ from collections import OrderedDict
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from icmh_rt import _native
 from icmh_rt.errors import BitstreamError, OptionError
@@ -61,10 +61,12 @@ class Tables:
     __slots__ = ("_arrays", "_native", "num_tables")
 
     num_tables: int
+    _arrays: tuple[NDArray[Any], ...]
+    _native: Any
 
     def __init__(
         self,
-        cdfs: ArrayLike,
+        cdfs: ArrayLike | RansTables,
         cdf_lengths: ArrayLike | None = None,
         offsets: ArrayLike | None = None,
     ) -> None:
@@ -86,12 +88,14 @@ class Tables:
                 raise OptionError(
                     f"the tables have a precision of {cdfs.precision} bits; CompressAI's have 16"
                 )
-            cdfs, cdf_lengths, offsets = cdfs.cdfs, cdfs.lengths, cdfs.offsets
+            found = _table_arrays(cdfs.cdfs, cdfs.lengths, cdfs.offsets)
+        else:
+            found = _table_arrays(cdfs, cdf_lengths, offsets)
         # Copies, for pickling: the caller may write to the own arrays.
-        arrays = tuple(np.array(array) for array in _table_arrays(cdfs, cdf_lengths, offsets))
+        arrays = tuple(np.array(array) for array in found)
         self._set(arrays, _build(arrays))
 
-    def _set(self, arrays: tuple[np.ndarray, ...], native: Any) -> None:
+    def _set(self, arrays: tuple[NDArray[Any], ...], native: Any) -> None:
         object.__setattr__(self, "_arrays", arrays)
         object.__setattr__(self, "_native", native)
         object.__setattr__(self, "num_tables", len(arrays[-1]))
@@ -102,7 +106,7 @@ class Tables:
     def __repr__(self) -> str:
         return f"Tables(rows={self.num_tables})"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (_unpickle, self._arrays)
 
 
@@ -143,7 +147,7 @@ def decode(
     cdfs: TablesLike,
     cdf_lengths: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Return what `compressai.ans.RansDecoder().decode_with_indexes` returns, as an array.
 
     Time and memory are bounded by the number of indexes and the size of the tables, whatever the
@@ -234,7 +238,7 @@ class Decoder:
         cdfs: TablesLike,
         cdf_lengths: ArrayLike | None = None,
         offsets: ArrayLike | None = None,
-    ) -> np.ndarray:
+    ) -> NDArray[Any]:
         """Decode the next plane. After an error the decoder is as it was before.
 
         Arguments, result and errors as in `decode`.
@@ -243,7 +247,7 @@ class Decoder:
         tables = _native_tables(cdfs, cdf_lengths, offsets, expected_symbols=rows.size)
         return self._decode(rows, tables)
 
-    def _decode(self, rows: np.ndarray, tables: Any) -> np.ndarray:
+    def _decode(self, rows: NDArray[Any], tables: Any) -> NDArray[Any]:
         module = _native.module()
         try:
             symbols = self._native_decoder.decode(rows, tables)
@@ -270,7 +274,7 @@ def _bitstream_error(error: Exception) -> BitstreamError:
     )
 
 
-def _integers(name: str, value: ArrayLike, dtypes: tuple[np.dtype, ...]) -> np.ndarray:
+def _integers(name: str, value: ArrayLike, dtypes: tuple[np.dtype[Any], ...]) -> NDArray[Any]:
     """Return integers as one of the dtypes, the last of which is int32, ready for the module."""
     array = _arrays.as_array(name, value)
     if array.size == 0 and array.dtype == np.float64:
@@ -283,7 +287,7 @@ def _integers(name: str, value: ArrayLike, dtypes: tuple[np.dtype, ...]) -> np.n
     return np.require(array, requirements=("C", "A"))
 
 
-def _planes(symbols: ArrayLike, indexes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _planes(symbols: ArrayLike, indexes: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     values = _integers("symbols", symbols, _SYMBOL_DTYPES)
     rows = _integers("indexes", indexes, _INDEX_DTYPES)
     if values.shape != rows.shape:
@@ -295,7 +299,7 @@ def _planes(symbols: ArrayLike, indexes: ArrayLike) -> tuple[np.ndarray, np.ndar
 
 def _table_arrays(
     cdfs: ArrayLike, cdf_lengths: ArrayLike | None, offsets: ArrayLike | None
-) -> tuple[np.ndarray, ...]:
+) -> tuple[NDArray[Any], ...]:
     """Return cdfs int32 (N,), starts int64 (T,), lengths int32 (T,), offsets int32 (T,)."""
     if cdf_lengths is None or offsets is None:
         raise OptionError("cdf_lengths or offsets are missing; give both, or a Tables alone")
@@ -329,14 +333,14 @@ def _table_arrays(
     return flat, np.cumsum(sizes) - sizes, lengths, first_values
 
 
-def _build(arrays: tuple[np.ndarray, ...], expected_symbols: int = -1) -> Any:
+def _build(arrays: tuple[NDArray[Any], ...], expected_symbols: int = -1) -> Any:
     try:
         return _native.module().CompatTables(*arrays, expected_symbols)
     except ValueError as error:
         raise OptionError(f"the tables cannot be used: {error}") from None
 
 
-def _unpickle(*arrays: np.ndarray) -> Tables:
+def _unpickle(*arrays: NDArray[Any]) -> Tables:
     tables = object.__new__(Tables)
     tables._set(arrays, _build(arrays))
     return tables

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from icmh_rt import _native
 from icmh_rt.errors import OptionError
@@ -37,39 +37,40 @@ class Tables:
 
     __slots__ = ("_native_tables", "cdfs", "lengths", "offsets", "precision")
 
-    cdfs: np.ndarray
-    lengths: np.ndarray
-    offsets: np.ndarray
+    cdfs: NDArray[np.uint32]
+    lengths: NDArray[np.int32]
+    offsets: NDArray[np.int32]
     precision: int
+    _native_tables: Any
 
     def __init__(
         self, cdfs: ArrayLike, lengths: ArrayLike, offsets: ArrayLike, precision: int
     ) -> None:
         precision = _check_precision(precision)
-        lengths = _arrays.integers("lengths", lengths, 1, 0, 2**16 + 1).astype(np.int32)
-        offsets = _arrays.integers(
+        counts = _arrays.integers("lengths", lengths, 1, 0, 2**16 + 1).astype(np.int32)
+        firsts = _arrays.integers(
             "offsets", offsets, 1, _arrays.INT32.min, _arrays.INT32.max
         ).astype(np.int32)
-        cdfs = np.asarray(cdfs)
-        num_rows = len(lengths)
-        if cdfs.ndim != 2 or not len(cdfs) == num_rows == len(offsets):
+        rows = np.asarray(cdfs)
+        num_rows = len(counts)
+        if rows.ndim != 2 or not len(rows) == num_rows == len(firsts):
             raise OptionError(
-                f"cdfs {cdfs.shape}, lengths {lengths.shape} and offsets {offsets.shape} do not "
+                f"cdfs {rows.shape}, lengths {counts.shape} and offsets {firsts.shape} do not "
                 "fit together; give (T, K), (T,) and (T,)"
             )
         if not 1 <= num_rows <= 2**16:
             raise OptionError(f"there are {num_rows} table rows; give 1 to 65536")
-        columns = cdfs.shape[1]
-        used = np.arange(columns) < lengths[:, None]
+        used = np.arange(rows.shape[1]) < counts[:, None]
         # What lies behind a row's length has no meaning: it is cleared, so that equal tables are
         # equal arrays whatever was there.
-        cdfs = np.where(used, _arrays.integers("cdfs", cdfs, 2, None, None), 0)
-        _check_rows(cdfs, lengths, offsets, precision)
-        for name, array in (
-            ("cdfs", np.ascontiguousarray(cdfs, dtype=np.uint32)),
-            ("lengths", lengths),
-            ("offsets", offsets),
-        ):
+        rows = np.where(used, _arrays.integers("cdfs", rows, 2, None, None), 0)
+        _check_rows(rows, counts, firsts, precision)
+        arrays: dict[str, NDArray[Any]] = {
+            "cdfs": np.ascontiguousarray(rows, dtype=np.uint32),
+            "lengths": counts,
+            "offsets": firsts,
+        }
+        for name, array in arrays.items():
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         object.__setattr__(self, "precision", precision)
@@ -94,7 +95,7 @@ class Tables:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return (Tables, (self.cdfs, self.lengths, self.offsets, self.precision))
 
     @classmethod
@@ -149,7 +150,8 @@ class Tables:
                 2**precision - 1 entries.
         """
         precision = _check_precision(precision)
-        rows = [np.asarray(row, dtype=np.float64) for row in pmfs]
+        given: Any = pmfs
+        rows = [np.asarray(row, dtype=np.float64) for row in given]
         num_rows = len(rows)
         for i, row in enumerate(rows):
             if row.ndim != 1:
@@ -183,7 +185,7 @@ class Tables:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Tables:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Tables:
         """Rebuild tables from what `to_arrays` returned.
 
         Raises:
@@ -200,7 +202,7 @@ class Tables:
         cdfs, lengths, offsets = (arrays[name] for name in _ARRAY_NAMES[:3])
         return cls(cdfs, lengths, offsets, int(precision.ravel()[0]))
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
+    def to_arrays(self) -> dict[str, NDArray[np.int32]]:
         """Return cdfs int32 (T, K), lengths int32 (T,), offsets int32 (T,), precision int32 (1,).
 
         All are int32 because every container format stores that dtype.
@@ -231,7 +233,7 @@ class Tables:
         """
         return float(np.sum(self.symbol_bits(symbols, indexes)))
 
-    def symbol_bits(self, symbols: ArrayLike, indexes: ArrayLike) -> np.ndarray:
+    def symbol_bits(self, symbols: ArrayLike, indexes: ArrayLike) -> NDArray[np.float64]:
         """Return the information of each symbol, float64 of their shape; arguments as `bits`."""
         values, rows = _arrays.take_planes(symbols, indexes)
         _arrays.check_indexes(indexes, self.num_tables)
@@ -271,7 +273,9 @@ def _check_precision(precision: Any) -> int:
     return int(precision)
 
 
-def _check_rows(cdfs: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, precision: int) -> None:
+def _check_rows(
+    cdfs: NDArray[Any], lengths: NDArray[Any], offsets: NDArray[Any], precision: int
+) -> None:
     """Raise OptionError naming the first row that is not a table."""
     columns = cdfs.shape[1]
     for i, length in enumerate(lengths.tolist()):
@@ -292,11 +296,11 @@ def _check_rows(cdfs: np.ndarray, lengths: np.ndarray, offsets: np.ndarray, prec
             )
 
 
-def _widened(cdfs: np.ndarray, columns: int) -> np.ndarray:
+def _widened(cdfs: NDArray[Any], columns: int) -> NDArray[Any]:
     return np.pad(cdfs, ((0, 0), (0, columns - cdfs.shape[1])))
 
 
-def _quantize(name: str, masses: np.ndarray, total: int) -> np.ndarray:
+def _quantize(name: str, masses: NDArray[Any], total: int) -> NDArray[Any]:
     """Return integers >= 1 of sum `total`, near-optimal for coding symbols of these masses.
 
     Starts from rounding and moves single slots where the coding cost sum(-p log2 f) changes

@@ -173,9 +173,9 @@ def _grid(chart: Chart, x: _Scale, y: _Scale, width: int, height: int) -> list[M
     parts = []
     bottom = height - _BOTTOM
     for value, text in _ticks(chart.x, x, 5 if width < 500 else 9):
-        at = _n(x(value))
-        parts.append(h("line", x1=at, x2=at, y1=_TOP, y2=bottom, class_="grid"))
-        parts.append(h("text", text, x=at, y=bottom + 16, text_anchor="middle"))
+        column = _n(x(value))
+        parts.append(h("line", x1=column, x2=column, y1=_TOP, y2=bottom, class_="grid"))
+        parts.append(h("text", text, x=column, y=bottom + 16, text_anchor="middle"))
     for value, text in _ticks(chart.y, y, 7):
         at = y(value)
         parts.append(h("line", x1=_LEFT, x2=width - _RIGHT, y1=_n(at), y2=_n(at), class_="grid"))

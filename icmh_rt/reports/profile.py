@@ -195,8 +195,8 @@ def _by_width(configurations: Sequence[Mapping[str, Any]]) -> Markup | None:
     for operation in OPERATIONS:
         series: list[Series] = []
         for name, members in _grouped(configurations, _without_width).items():
-            points = [_median_point(c, operation) for c in members]
-            points = [point for point in points if point is not None]
+            found = (_median_point(c, operation) for c in members)
+            points = [point for point in found if point is not None]
             if len({point.x for point in points}) > 1:
                 series.append(_series(name, points, len(series)))
         if series:

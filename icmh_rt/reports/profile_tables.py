@@ -47,11 +47,11 @@ def _mib(count: float | None) -> str:
 
 def times(configurations: Sequence[Mapping[str, Any]]) -> Markup:
     """Both operations of every configuration."""
-    heads = (
+    heads: tuple[str, ...] = (
         *("configuration", "operation", "p50, ms", "p90, ms", "p99, ms"),
         *("ns per pixel", "calls", "bpp", "remark"),
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for configuration in configurations:
         for name in ("encode", "decode"):
             operation = configuration.get(name)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from icmh_rt.errors import TrainingError
 
@@ -30,7 +31,7 @@ class Dataset:
     """
 
     paths: tuple[Path, ...]
-    labels: tuple = ()
+    labels: tuple[Any, ...] = ()
     classes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
 
@@ -61,7 +62,7 @@ def coco(folder: Path, annotations: str = "", split: str = "") -> Dataset:
     try:
         content = json.loads(Path(annotations).read_text(encoding="utf-8"))
         names = {image["id"]: image["file_name"] for image in content["images"]}
-        boxes: dict[int, list] = {key: [] for key in names}
+        boxes: dict[int, list[Any]] = {key: [] for key in names}
         for annotation in content.get("annotations", ()):
             boxes[annotation["image_id"]].append(annotation)
         categories = sorted(content.get("categories", ()), key=lambda c: c["id"])

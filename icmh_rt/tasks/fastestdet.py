@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from icmh_rt.tasks.onnx_network import OnnxNetwork
@@ -35,9 +37,9 @@ class Detections:
     picture; ``scores`` float32 ``(K,)``; ``labels`` int64 ``(K,)``.
     """
 
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
+    boxes: NDArray[Any]
+    scores: NDArray[Any]
+    labels: NDArray[Any]
 
 
 class FastestDet(OnnxNetwork):
@@ -73,7 +75,7 @@ class FastestDet(OnnxNetwork):
         """Of each picture its detections."""
         return [self.decode(one) for one in torch.cat(outputs).detach().cpu().numpy()]
 
-    def decode(self, output: np.ndarray) -> Detections:
+    def decode(self, output: NDArray[Any]) -> Detections:
         """Detections of the head's ``(5 + classes, h, w)``: objectness, centre in the cell (tanh),
         size (sigmoid), classes. The score is objectness^0.6 · class^0.4.
         """
@@ -104,7 +106,7 @@ class FastestDet(OnnxNetwork):
         )
 
 
-def non_maximum_suppression(boxes: np.ndarray, labels: np.ndarray, iou: float) -> np.ndarray:
+def non_maximum_suppression(boxes: NDArray[Any], labels: NDArray[Any], iou: float) -> NDArray[Any]:
     """Indexes of the boxes ``(K, 4)``, best first, that no better one of their class overlaps."""
     left = np.arange(len(boxes))
     kept = []
@@ -116,7 +118,7 @@ def non_maximum_suppression(boxes: np.ndarray, labels: np.ndarray, iou: float) -
     return np.array(kept, np.int64)
 
 
-def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def _overlaps(box: NDArray[Any], boxes: NDArray[Any]) -> NDArray[Any]:
     """Intersection over union of one box with many."""
     low = np.maximum(box[:2], boxes[:, :2])
     high = np.minimum(box[2:], boxes[:, 2:])

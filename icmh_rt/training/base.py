@@ -162,7 +162,7 @@ class BaseTrainer(TrainingRun):
         return [(width, o) for (width, _, _), o in zip(batches, outcomes, strict=True)]
 
     def advance(self) -> list[tuple[str, tuple[float, ...]]]:
-        rows = []
+        rows: list[tuple[str, tuple[float, ...]]] = []
         for width, outcome in self.train_step():
             psnr = -10.0 * torch.log10(outcome.mse.detach()).mean().item()
             name = str(self.config.model.widths[width])

@@ -31,7 +31,9 @@ class Pairs:
         return len(self.latents)
 
 
-def latents_of(backend: Backend, image: np.ndarray, width: float, task: str, quality: int):
+def latents_of(
+    backend: Backend, image: np.ndarray, width: float, task: str, quality: int
+) -> np.ndarray:
     """float32 ``(h, w, M)``: what a decoder has of uint8 ``(H, W, 3)``, dequantized."""
     latents = backend.encode_transforms(image, width, task, quality)
     coding = backend.coding(width, quality)

@@ -39,11 +39,16 @@ class OptimizerConfig(Protocol):
 class RunConfig(Protocol):
     """What every trainer's configuration says of its run."""
 
-    output: str
-    threads: int
-    log_every: int
-    checkpoint_every: int
-    optimizer: Any  # an OptimizerConfig
+    @property
+    def output(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def log_every(self) -> int: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+    @property
+    def optimizer(self) -> Any: ...  # an OptimizerConfig
 
 
 def learning_rate_factor(o: OptimizerConfig, step: int) -> float:

@@ -89,9 +89,9 @@ def test_weights_are_packed_once(monkeypatch) -> None:
     packed = []
 
     class Counted(slimmable.PackedDepthConv):
-        def __init__(self, *arguments) -> None:
+        def __init__(self, *arguments, **options) -> None:
             packed.append(1)
-            super().__init__(*arguments)
+            super().__init__(*arguments, **options)
 
     monkeypatch.setattr(slimmable, "PackedDepthConv", Counted)
     results = [inference(made, x) for _ in range(3)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +33,25 @@ def test_pixels_of_the_command(small: Path, tmp_path: Path, capsys) -> None:
     assert cli.main([*decode, "600"]) == 0 and out.exists()
     assert cli.main([*decode, "0"]) == 2
     assert "max_pixels" in capsys.readouterr().err
-    assert cli.main([*encode, "600", "--ray", "local"]) == 2
+
+
+def test_pixels_of_a_cluster(small: Path, tmp_path: Path, monkeypatch) -> None:
+    """That the command hands them on; tests/test_distributed.py has a real cluster."""
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "in.png")
+    given = {}
+
+    class Encoding:
+        def __init__(self, *_, **options) -> None:
+            given.update(options)
+
+        def run(self, jobs):
+            return iter(())
+
+    fake = SimpleNamespace(RayEncoding=Encoding)
+    monkeypatch.setitem(sys.modules, "icmh_rt.distributed", fake)
+    command = ["encode", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(small)]
+    assert cli.main([*command, "--ray", "local", "--max-pixels", "599"]) == 0
+    assert given["max_pixels"] == 599 and given["address"] == "local"
 
 
 def test_pixels_in_python(small: Path) -> None:
