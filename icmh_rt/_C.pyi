@@ -223,6 +223,14 @@ def quantize_index(
     arg13: str,
     /,
 ) -> int: ...
+def rans_decode_beginning(
+    data: Buffer,
+    indexes: object,
+    tables: RansTables,
+    symbols: object,
+    *,
+    level: str = "",
+) -> int: ...
 def rans_decode(
     data: Buffer,
     indexes: object,

@@ -177,6 +177,35 @@ def parse(data: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Stream:
     return Stream(header, bytes(view[slice(*z_range)]), bytes(view[slice(*y_range)]))
 
 
+def parse_beginning(data: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[Stream, int]:
+    """Read a stream whose end may be missing: what is there of its sections, and how many bytes of
+    the y section are not.
+
+    The checksum is gone with the end: that what is there is what was written is not known. A stream
+    that is all there is read, checked and refused as by `parse`.
+
+    Raises:
+        BitstreamError: as `parse`, and where not even the z section is whole.
+    """
+    max_pixels = _integer("max_pixels", max_pixels, 1, None)
+    view = _byte_view(data, BitstreamError)
+    if bytes(view[: len(MAGIC)]) != MAGIC or (len(view) > len(MAGIC) and view[4] != FORMAT_VERSION):
+        return parse(data, max_pixels=max_pixels), 0  # which says what it is
+    if len(view) < _FIXED.size + len(_VARINT_FIELDS):
+        raise BitstreamError(f"stream ends within its header: it has {len(view)} bytes")
+    header, (z_length, y_length), position = _read_fields(view, max_pixels, end_is_missing=True)
+    y_start = position + z_length
+    if y_start + y_length + _U32.size <= len(view):
+        return parse(data, max_pixels=max_pixels), 0
+    if y_start > len(view):
+        raise BitstreamError(
+            f"stream ends within its z section, after {len(view)} of {y_start} bytes: without all "
+            "of it nothing can be decoded"
+        )
+    y_section = bytes(view[y_start : y_start + y_length])
+    return Stream(header, bytes(view[position:y_start]), y_section), y_length - len(y_section)
+
+
 def read_header(data: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
     """The header of a stream. Checks, and fails, exactly like `parse`, but copies no payload."""
     return _parse(data, max_pixels)[1]
@@ -205,6 +234,18 @@ def _parse(
     computed = _native.crc32c(view[: -_U32.size])
     if stored != computed:
         raise BitstreamError(_describe_damage(view, stored, computed))
+    header, (z_length, y_length), position = _read_fields(view, max_pixels)
+    promised = position + z_length + y_length + _U32.size
+    if promised != len(view):
+        raise BitstreamError(f"stream has {len(view)} bytes, its header promises {promised}")
+    y_start = position + z_length
+    return view, header, (position, y_start), (y_start, y_start + y_length)
+
+
+def _read_fields(
+    view: memoryview, max_pixels: int, *, end_is_missing: bool = False
+) -> tuple[Header, tuple[int, int], int]:
+    """The header, the lengths of z and y, and the position after the fields."""
     _, version, flags, fingerprint, width_id, task_id, quality = _FIXED.unpack_from(view)
     if flags & ~_KNOWN_FLAGS:
         raise BitstreamError(f"stream has unknown flags 0x{flags:02x}: a newer icmh_rt made it")
@@ -220,7 +261,8 @@ def _parse(
         raise BitstreamError(
             f"stream has quality {quality}: {MIN_QUALITY} to {MAX_QUALITY} are defined"
         )
-    (height, width, z_length, y_length), position = _read_varints(view)
+    checksum = 0 if end_is_missing else _U32.size
+    (height, width, z_length, y_length), position = _read_varints(view, len(view) - checksum)
     if height < 1 or width < 1:
         raise BitstreamError(f"stream claims an image of {height}x{width} pixels (height x width)")
     if height * width > max_pixels:
@@ -228,10 +270,6 @@ def _parse(
             f"stream claims an image of {height}x{width} pixels (height x width), above the limit "
             f"of {max_pixels} pixels: raise max_pixels if you trust it"
         )
-    promised = position + z_length + y_length + _U32.size
-    if promised != len(view):
-        raise BitstreamError(f"stream has {len(view)} bytes, its header promises {promised}")
-    y_start = position + z_length
     header = Header(
         format_version=version,
         flags=flags,
@@ -241,7 +279,7 @@ def _parse(
         quality=quality,
         image_size=(height, width),
     )
-    return view, header, (position, y_start), (y_start, y_start + y_length)
+    return header, (z_length, y_length), position
 
 
 def _varint(value: int) -> bytes:
@@ -254,12 +292,11 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varints(view: memoryview) -> tuple[list[int], int]:
-    """The four varints after the fixed fields, and the position after them.
-
-    They may not reach into the last four bytes, the checksum.
+def _read_varints(view: memoryview, stop: int) -> tuple[list[int], int]:
+    """The four varints after the fixed fields, and the position after them, ``stop`` at most: they
+    may not reach into the checksum.
     """
-    values, position, stop = [], _FIXED.size, len(view) - _U32.size
+    values, position = [], _FIXED.size
     for name in _VARINT_FIELDS:
         value = 0
         for count in range(MAX_VARINT_BYTES):
@@ -295,7 +332,7 @@ def _describe_damage(view: memoryview, stored: int, computed: int) -> str:
     The lengths are not trusted for anything but this sentence.
     """
     try:
-        (_, _, z_length, y_length), position = _read_varints(view)
+        (_, _, z_length, y_length), position = _read_varints(view, len(view) - _U32.size)
     except BitstreamError as error:
         return f"{error}: it is truncated or altered"
     promised = position + z_length + y_length + _U32.size

@@ -179,6 +179,11 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
 def _add_decode(parser: argparse.ArgumentParser) -> None:
     _add_files(parser, "stream")
     parser.add_argument("--force", action="store_true", help="replace existing images")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="of a stream that was cut, draw what is there and say how much that is",
+    )
     _add_codec(parser)
     parser.set_defaults(run=_decode)
 
@@ -359,12 +364,20 @@ def _decode(options: argparse.Namespace) -> int:
             raise OSError(f"{target} exists: name it with -o, or give --force to replace it")
         data = _read_stream(job.source)
         started = time.perf_counter()
-        image = decoder.decode(data, progress=progress)
+        partial: dict[str, Any] = {}
+        if options.partial:
+            found = decoder.decode_partial(data, progress=progress)
+            image, described = found.image, _described(found.header, len(data))
+            partial["partial"] = {"rows": found.rows, "fraction": round(found.fraction, 6)}
+        else:
+            image = decoder.decode(data, progress=progress)
+            described = _describe(data, options.max_pixels)
         seconds = time.perf_counter() - started
         save_image(image, target)
         return {
             "output": str(target),
-            **_describe(data, options.max_pixels),
+            **described,
+            **partial,
             "seconds": round(seconds, 4),
             "backend": decoder.backend.name,
         }
@@ -374,7 +387,14 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _decode_line(record: dict[str, Any]) -> str:
     height, width = record["image_size"]
-    return f"{record['input']} -> {record['output']}: {width}x{height}, {record['seconds']:.2f} s"
+    line = f"{record['input']} -> {record['output']}: {width}x{height}, {record['seconds']:.2f} s"
+    partial = record.get("partial", {"fraction": 1.0})
+    if partial["fraction"] < 1.0:
+        line += (
+            f", cut: the first {partial['rows']} of {height} rows are the stream's, "
+            f"{partial['fraction']:.0%} of the latent arrived"
+        )
+    return line
 
 
 def _codec(command: str) -> Any:
@@ -424,7 +444,10 @@ def _info_text(record: dict[str, Any]) -> str:
 
 def _describe(data: bytes, max_pixels: int | None = None) -> dict[str, Any]:
     """A stream's header and size, as `--json` prints them. image_size is [height, width]."""
-    header = icmh_rt.read_header(data, max_pixels=max_pixels)
+    return _described(icmh_rt.read_header(data, max_pixels=max_pixels), len(data))
+
+
+def _described(header: bitstream.Header, stream_bytes: int) -> dict[str, Any]:
     height, width = header.image_size
     return {
         "format_version": header.format_version,
@@ -434,8 +457,8 @@ def _describe(data: bytes, max_pixels: int | None = None) -> dict[str, Any]:
         "task": header.task,
         "quality": header.quality,
         "image_size": [height, width],
-        "stream_bytes": len(data),
-        "bits_per_pixel": round(8 * len(data) / (height * width), 6),
+        "stream_bytes": stream_bytes,
+        "bits_per_pixel": round(8 * stream_bytes / (height * width), 6),
     }
 
 

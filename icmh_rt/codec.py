@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,6 @@ from icmh_rt.tiles import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +64,21 @@ class DecodeReport:
 
     image: NDArray[np.uint8]
     times: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class PartialPicture:
+    """What `Decoder.decode_partial` returns.
+
+    image: uint8 ``(H, W, 3)``; where the latent did not arrive, as the hyper-latent predicts it ·
+    rows: so many rows from the top are those of the whole stream's picture, all H if nothing is
+    missing · fraction: of the latent's symbols, those that arrived, 0 to 1 · header: of the stream.
+    """
+
+    image: NDArray[np.uint8]
+    rows: int
+    fraction: float
+    header: bitstream.Header
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,15 +337,45 @@ class Decoder(_Codec):
             OptionError: the stream holds features and no image.
         """
         stream, coding = self._parse(data, self._backend.check_image)
+        tiling = self._tiling(stream.header)
+        symbols = self._symbols(stream, coding, tiling)
+        return self._picture(stream.header, coding, tiling, *symbols, progress)
+
+    def decode_partial(self, data: Buffer, *, progress: Progress | None = None) -> PartialPicture:
+        """Decode what there is of a stream that was cut: the symbols before the cut are the
+        stream's, those behind it are taken as predicted.
+
+        A cut stream has lost its checksums: that what is there was not altered is for the caller to
+        know. One that is all there is checked and decoded as by `decode`.
+
+        Args:
+            data: the beginning of a stream, with all of its hyper-latent.
+            progress: as for `Encoder.encode`.
+
+        Raises:
+            BitstreamError: nothing can be decoded, as the cut lies before the latent; or what is
+                there, or a stream that is all there, is damaged. Otherwise as `decode`.
+        """
+        stream, missing = bitstream.parse_beginning(data, max_pixels=self.max_pixels)
         header = stream.header
+        coding = self._coding_of(header)
+        self._backend.check_image(header.width, header.task)
         tiling = self._tiling(header)
-        if tiling is None:
-            return self._synthesise(stream, coding, self._backend.synthesis)
-        symbols_z, symbols_y = self._symbols(stream, coding, tiling)[:2]
-        place = header.width, header.task, header.image_size
-        return tiles.synthesis(
-            self._backend, coding, symbols_z, symbols_y, *place, tiling, progress
+        if not missing:
+            symbols = self._symbols(stream, coding, tiling)
+            image = self._picture(header, coding, tiling, *symbols, progress)
+            return PartialPicture(image, header.image_size[0], 1.0, header)
+        symbols_z, prediction, _ = self._hyper_symbols(stream, coding, tiling)
+        symbols_y, count = rans.decode_beginning(
+            stream.y_section, prediction.indexes, coding.tables_y
         )
+        image = self._picture(header, coding, tiling, symbols_z, symbols_y, prediction, progress)
+        reach = tiles.reach_of(self._bundle, header.width, header.task)
+        rows = 0
+        if reach is not None:
+            whole = count * len(symbols_y) // max(1, symbols_y.size) - reach.synthesis
+            rows = min(header.image_size[0], max(0, whole) * coding.latent_stride)
+        return PartialPicture(image, rows, count / max(1, symbols_y.size), header)
 
     def decode_detailed(self, data: Buffer, *, progress: Progress | None = None) -> DecodeReport:
         """`decode` with the time of each stage. Raises as it does."""
@@ -353,7 +395,11 @@ class Decoder(_Codec):
             OptionError: the bundle has no feature head for such streams; otherwise as `decode`.
         """
         stream, coding = self._parse(data, self._backend.check_features)
-        return self._synthesise(stream, coding, self._backend.features)
+        header = stream.header
+        y_hat = self._latents(stream, coding).y_hat
+        found = self._backend.features(y_hat, header.width, header.task, header.image_size)
+        lap("g_s")
+        return found
 
     def latents(self, data: Buffer) -> DecodedLatents:
         """The decoded latents of a stream, without drawing the picture. Raises as `decode`."""
@@ -377,16 +423,6 @@ class Decoder(_Codec):
         place = header.width, header.task, header.image_size
         return tiles.plan(self._bundle, *place, self.tile, BitstreamError)
 
-    def _synthesise(
-        self, stream: bitstream.Stream, coding: Coding, synthesis: Callable[..., _Result]
-    ) -> _Result:
-        """What ``synthesis`` makes of the whole latent."""
-        header = stream.header
-        y_hat = self._latents(stream, coding).y_hat
-        result = synthesis(y_hat, header.width, header.task, header.image_size)
-        lap("g_s")
-        return result
-
     def _latents(self, stream: bitstream.Stream, coding: Coding) -> DecodedLatents:
         header = stream.header
         tiling = self._tiling(header)
@@ -405,15 +441,7 @@ class Decoder(_Codec):
         """Symbols of z and y and what z tells of y, by tiles without the means; compared with the
         encoder's checksum.
         """
-        size = stream.header.image_size
-        indexes_z = coding.indexes_z(size)
-        symbols_z, low = rans.decode_sealed(stream.z_section, indexes_z, coding.tables_z)
-        lap("entropy_decoding")
-        if tiling is None:
-            prediction = coding.predict(symbols_z, size)
-        else:
-            prediction = tiles.predict_indexes(coding, symbols_z, size, tiling)
-        lap("h_s")
+        symbols_z, prediction, low = self._hyper_symbols(stream, coding, tiling)
         symbols_y, high = rans.decode_sealed(stream.y_section, prediction.indexes, coding.tables_y)
         found = _seals(Latents(symbols_z, symbols_y, prediction), coding)
         if found != (low, high):
@@ -424,6 +452,43 @@ class Decoder(_Codec):
             )
         lap("entropy_decoding")
         return symbols_z, symbols_y, prediction
+
+    def _hyper_symbols(
+        self, stream: bitstream.Stream, coding: Coding, tiling: tiles.Tiling | None
+    ) -> tuple[NDArray[np.int32], Prediction, int]:
+        """Symbols of z, what they tell of y, and the seal of their section."""
+        size = stream.header.image_size
+        indexes_z = coding.indexes_z(size)
+        symbols_z, low = rans.decode_sealed(stream.z_section, indexes_z, coding.tables_z)
+        lap("entropy_decoding")
+        if tiling is None:
+            prediction = coding.predict(symbols_z, size)
+        else:
+            prediction = tiles.predict_indexes(coding, symbols_z, size, tiling)
+        lap("h_s")
+        return symbols_z, prediction, low
+
+    def _picture(
+        self,
+        header: bitstream.Header,
+        coding: Coding,
+        tiling: tiles.Tiling | None,
+        symbols_z: NDArray[np.int32],
+        symbols_y: NDArray[np.int32],
+        prediction: Prediction,
+        progress: Progress | None,
+    ) -> NDArray[np.uint8]:
+        """g_s of decoded symbols."""
+        place = header.width, header.task, header.image_size
+        if tiling is not None:
+            return tiles.synthesis(
+                self._backend, coding, symbols_z, symbols_y, *place, tiling, progress
+            )
+        y_hat = coding.dequantize(symbols_y, prediction)
+        lap("dequantize")
+        image = self._backend.synthesis(y_hat, *place)
+        lap("g_s")
+        return image
 
     def _coding_of(self, header: bitstream.Header) -> Coding:
         """Refuse streams of another bundle, naming both sides."""

@@ -67,7 +67,8 @@ def encode_dataset(
     Args:
         inputs: folders, patterns, lists and images as for `icmh encode`, or their URIs.
         output: folder or URI; what earlier runs did there is left out.
-        width, task, quality, model: as for `Encoder`. The bundle goes to the actors from here.
+        width, task, quality, model: as for `icmh_rt.Encoder`. The bundle goes to the actors from
+            here.
         options: those of `RayEncoding`.
 
     Yields:
@@ -99,7 +100,8 @@ class RayEncoding:
 
     Args:
         output: a folder that all machines share, or a URI.
-        width, task, quality, model, backend, device: as for `Encoder`; the last two on the actors.
+        width, task, quality, model, backend, device: as for `icmh_rt.Encoder`; the last two on the
+            actors.
         address: of the cluster: "auto" for the one that this machine is part of, "local" for one of
             this machine alone, started here; host and port; a program that has called `ray.init`
             needs none.

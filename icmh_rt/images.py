@@ -80,7 +80,9 @@ class TensorLike(Protocol):
     """A torch tensor, for type checkers: here torch is neither needed nor imported."""
 
     @property
-    def is_cuda(self) -> bool: ...
+    def is_cuda(self) -> bool:
+        """Whether it is on a GPU; what tells tensors from arrays."""
+        ...
 
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | TensorLike"

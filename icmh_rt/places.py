@@ -59,10 +59,12 @@ class Place(ABC):
         """In bytes, None where there is no such file."""
 
     @abstractmethod
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes:
+        """All of a file."""
 
     @abstractmethod
-    def write(self, name: str, data: bytes) -> None: ...
+    def write(self, name: str, data: bytes) -> None:
+        """A whole file, which appears when it is complete; one that was there is replaced."""
 
     @abstractmethod
     def remove(self, name: str) -> None:

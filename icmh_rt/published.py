@@ -25,7 +25,7 @@ from icmh_rt.models import reference_synthesis
 from icmh_rt.models.reference_synthesis import ReferenceSynthesis
 
 QUALITY = 50
-"""What the one rate of a checkpoint is called: `Encoder`'s default."""
+"""What the one rate of a checkpoint is called: `icmh_rt.Encoder`'s default."""
 
 LATENT_STRIDE = 16
 HYPER_STRIDE = 64

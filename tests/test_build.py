@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -57,6 +58,57 @@ def test_all_is_everything_from_the_registry(project):
 
 def test_the_two_builds_of_onnxruntime_are_for_one_or_the_other(project):
     assert names(project, "onnx") ^ names(project, "onnx-gpu") == {"onnxruntime", "onnxruntime-gpu"}
+
+
+@pytest.fixture(scope="module")
+def check_wheel():
+    return script("check_wheel")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GOOD_WHEEL = {
+    "icmh_rt/__init__.py",
+    "icmh_rt/py.typed",
+    "icmh_rt/_C.cpython-311-x86_64-linux-gnu.so",
+    "icmh_rt-1.0.dist-info/METADATA",
+    "icmh_rt-1.0.dist-info/RECORD",
+    "icmh_rt-1.0.dist-info/WHEEL",
+    "icmh_rt-1.0.dist-info/entry_points.txt",
+    "icmh_rt-1.0.dist-info/licenses/LICENSE",
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "problem"),
+    [
+        ("", "", None),
+        ("icmh_rt/_cuda_kernels.so", "", None),
+        ("tests/test_cli.py", "", "has tests/test_cli.py"),
+        ("icmh_rt/rans/tables.cpp", "", "has icmh_rt/rans/tables.cpp"),
+        ("icmh_rt.libs/libgomp.so", "", "has icmh_rt.libs/libgomp.so"),
+        ("icmh_rt/_C.cpython-312-x86_64-linux-gnu.so", "", "has 2 compiled modules"),
+        ("", "icmh_rt/py.typed", "lacks icmh_rt/py.typed"),
+        ("", "icmh_rt/_C.cpython-311-x86_64-linux-gnu.so", "has 0 compiled modules"),
+        ("", "icmh_rt-1.0.dist-info/licenses/LICENSE", "lacks licenses/LICENSE"),
+    ],
+)
+def test_what_a_wheel_must_hold(check_wheel, more, less, problem):
+    names = (GOOD_WHEEL | {more} if more else set(GOOD_WHEEL)) - {less}
+    found = check_wheel.wheel_problems(names, {"icmh_rt/__init__.py", "icmh_rt/py.typed"})
+    assert found == [] if problem is None else problem in "; ".join(found)
+
+
+def test_what_a_wheel_must_say(check_wheel):
+    good = "License-Expression: Apache-2.0\nRequires-Dist: numpy>=1.22\nRequires-Dist: pillow\n"
+    assert check_wheel.metadata_problems(good + 'Requires-Dist: torch; extra == "torch"\n') == []
+    assert check_wheel.metadata_problems(good + "Requires-Dist: torch\n")
+    assert check_wheel.metadata_problems(good.replace("Apache-2.0", "MIT"))
 
 
 def test_the_command_is_the_cli(project):

@@ -5,6 +5,8 @@ user's mistakes, mypy tells, which lint runs over the package and tests/typed_pr
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -55,6 +57,16 @@ def test_older_and_newer_pybind11_spell_types_alike(writer):
     wanted = "def f(arg0: int, arg1: Sequence[int], arg2: Buffer, /) -> list[str]: ...\n"
     assert writer._function(new, "") == wanted
     assert writer._function(old, "") == wanted
+
+
+@pytest.mark.parametrize("package", ["models", "tasks"])
+def test_a_type_checker_sees_every_lazy_name(package):
+    """Each is imported once for type checkers, from where it is loaded."""
+    tree = ast.parse((ROOT / "icmh_rt" / package / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    module = importlib.import_module(f"icmh_rt.{package}")
+    assert seen == {name: f"{module.__name__}.{home}" for name, home in module._HOMES.items()}
 
 
 def test_a_typed_program_runs():

@@ -67,6 +67,26 @@ std::uint16_t rans_decode(const py::buffer& data, const py::object& indexes,
   return seal;
 }
 
+std::size_t rans_decode_beginning(const py::buffer& data, const py::object& indexes,
+                                  const rans::Tables& tables, const py::object& symbols,
+                                  const std::string& level) {
+  const ByteView view = view_bytes(data);
+  const rans::DecodeOptions options{1, level_of(level)};
+  std::size_t count = 0;
+  throw_unless_ok(visit_symbols(symbols, [&](auto symbol_array) {
+    return visit_indexes(indexes, [&](const auto& index_array) {
+      using Symbol = typename decltype(symbol_array)::value_type;
+      const Span<Symbol> symbol_span{symbol_array.mutable_data(),
+                                     static_cast<std::size_t>(symbol_array.size())};
+      const auto index_span = span_of(index_array);
+      const GilReleased released;
+      return rans::decode_beginning({view.data, view.size}, index_span, tables, options,
+                                    symbol_span, &count);
+    });
+  }));
+  return count;
+}
+
 }  // namespace
 
 void bind_rans(py::module_& module) {
@@ -83,6 +103,9 @@ void bind_rans(py::module_& module) {
   module.def("rans_decode", &rans_decode, py::arg("data"), py::arg("indexes"), py::arg("tables"),
              py::arg("symbols"), py::kw_only(), py::arg("threads") = 0, py::arg("level") = "",
              "Fills symbols, int8, int16 or int32 of as many elements as indexes; the seal.");
+  module.def("rans_decode_beginning", &rans_decode_beginning, py::arg("data"), py::arg("indexes"),
+             py::arg("tables"), py::arg("symbols"), py::kw_only(), py::arg("level") = "",
+             "As rans_decode, of the first bytes of a stream; how many symbols they tell.");
 }
 
 }  // namespace icmh::bindings

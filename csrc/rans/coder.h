@@ -42,4 +42,13 @@ template <typename Index, typename Symbol>
 Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Tables& tables,
               const DecodeOptions& options, Span<Symbol> symbols, std::uint16_t* seal);
 
+// Decodes what the first bytes of a stream tell, down to none: *count symbols from the front, and
+// zeros behind them. They are the stream's own if `data` is its beginning; there is no checksum to
+// say so. As safe as `decode`; one thread. A chunk with a value that Symbol cannot hold counts for
+// nothing.
+template <typename Index, typename Symbol>
+Status decode_beginning(Span<const std::uint8_t> data, Span<const Index> indexes,
+                        const Tables& tables, const DecodeOptions& options, Span<Symbol> symbols,
+                        std::size_t* count);
+
 }  // namespace icmh::rans

@@ -24,14 +24,64 @@ class ChunkDecoder {
 
   Status decode(Span<const std::uint8_t> data, unsigned lanes, SimdLevel level,
                 std::uint16_t* seal) {
+    alignas(64) std::uint32_t states[kMaxLanes];
+    std::size_t tail_first = 0;
+    Status status = take_head(lanes, &data, &tail_first, states);
+    if (!status.is_ok()) return status;
+    if (!decode_lanes(tail_first, lanes, level, states, &data)) {
+      return Status::corrupt("the chunk ends before its last word");
+    }
+    status = decode_tail(tail_first, lanes, states, seal);
+    if (!status.is_ok()) return status;
+    return decode_escapes(data);
+  }
+
+  // For a chunk of which only the beginning is there: how many of its first symbols that tells.
+  // The others are unspecified. What is there is taken for what the encoder wrote.
+  std::size_t decode_beginning(Span<const std::uint8_t> data, unsigned lanes, SimdLevel level) {
+    const std::size_t known = decode_first(data, lanes, level);
+    return run_.fits ? known : 0;
+  }
+
+  std::uint32_t highest_index() const { return run_.highest_index; }
+
+ private:
+  std::size_t decode_first(Span<const std::uint8_t> data, unsigned lanes, SimdLevel level) {
+    alignas(64) std::uint32_t states[kMaxLanes];
+    std::size_t tail_first = 0;
+    if (!take_head(lanes, &data, &tail_first, states).is_ok()) return 0;
+    const std::uint8_t* next = data.begin();
+    std::size_t i =
+        decode_groups_of<Index, Symbol>(level, lanes)(&run_, 0, tail_first, states, &next,
+                                                      data.end());
+    for (; i < tail_first; ++i) {
+      const unsigned lane = static_cast<unsigned>(i) & (lanes - 1);
+      const std::uint32_t state = run_.pop(i, states[lane]);
+      if (state < kStateLow && data.end() - next < 2) {  // the symbol was in the state already
+        ++i;
+        return std::min(i, first_unknown());
+      }
+      states[lane] = renormalize(state, &next);
+    }
+    std::uint16_t seal = 0;
+    if (!decode_tail(tail_first, lanes, states, &seal).is_ok()) {
+      return std::min(tail_first, first_unknown());
+    }
+    const auto used = static_cast<std::size_t>(next - data.begin());
+    const Status escapes = decode_escapes(data.subspan(used, data.size - used));
+    return escapes.is_ok() ? num_symbols_ : std::min(num_symbols_, first_unknown());
+  }
+
+  // Splits the tail length and the states off the front.
+  Status take_head(unsigned lanes, Span<const std::uint8_t>* data, std::size_t* tail_first,
+                   std::uint32_t* states) const {
     std::uint64_t tail = 0;
-    if (lanes > 1 && (!take_varint(&data, &tail) || tail > num_symbols_)) {
+    if (lanes > 1 && (!take_varint(data, &tail) || tail > num_symbols_)) {
       return Status::corrupt("the chunk has no valid tail length");
     }
-    const std::size_t tail_first = num_symbols_ - static_cast<std::size_t>(tail);
+    *tail_first = num_symbols_ - static_cast<std::size_t>(tail);
 
-    alignas(64) std::uint32_t states[kMaxLanes];
-    BitReader state_bits(data);
+    BitReader state_bits(*data);
     for (unsigned lane = 0; lane < lanes; ++lane) {
       const auto length = static_cast<unsigned>(state_bits.take(kStateLengthBits));
       states[lane] = static_cast<std::uint32_t>(std::uint64_t{1} << (kWordBits + length) |
@@ -44,19 +94,15 @@ class ChunkDecoder {
     if (!state_bits.fill_is_zero()) {
       return Status::corrupt("the bits after the lane states are not zero");
     }
-    data = state_bits.rest();
-
-    if (!decode_lanes(tail_first, lanes, level, states, &data)) {
-      return Status::corrupt("the chunk ends before its last word");
-    }
-    Status status = decode_tail(tail_first, lanes, states, seal);
-    if (!status.is_ok()) return status;
-    return decode_escapes(data);
+    *data = state_bits.rest();
+    return Status::ok();
   }
 
-  std::uint32_t highest_index() const { return run_.highest_index; }
+  // The first symbol whose value stands in bits that are not there.
+  std::size_t first_unknown() const {
+    return escapes_read_ < run_.escapes.size() ? run_.escapes[escapes_read_] : num_symbols_;
+  }
 
- private:
   // Symbols [0, end); takes their words from the front of *data, false if there are too few.
   bool decode_lanes(std::size_t end, unsigned lanes, SimdLevel level, std::uint32_t* states,
                     Span<const std::uint8_t>* data) {
@@ -138,6 +184,7 @@ class ChunkDecoder {
       }
       if (value != static_cast<Symbol>(value)) run_.fits = false;
       run_.symbols[i] = static_cast<Symbol>(value);
+      ++escapes_read_;
     }
     if (!reader.fill_is_zero() || reader.rest().size != 0) {
       return Status::corrupt("there are bytes after the last symbol");
@@ -150,6 +197,7 @@ class ChunkDecoder {
   }
 
   std::size_t num_symbols_;
+  std::size_t escapes_read_ = 0;
   DecodeRun<Index, Symbol> run_;
 };
 
@@ -166,10 +214,13 @@ bool take_bytes(Span<const std::uint8_t>* data, std::uint64_t size,
 struct Parts {
   unsigned lanes = 1;
   ChunkPlan plan{1, 0};
-  std::vector<Span<const std::uint8_t>> chunks;
+  std::vector<Span<const std::uint8_t>> chunks;  // of a beginning, the last one is cut
 };
 
-Status split(Span<const std::uint8_t> data, std::size_t num_symbols, Parts* parts) {
+// `is_beginning`: of the stream only the first bytes are there, down to none; the chunks are then
+// as many as have any.
+Status split(Span<const std::uint8_t> data, std::size_t num_symbols, bool is_beginning,
+             Parts* parts) {
   if (data.size == 0) return Status::corrupt("the stream is empty");
   const std::uint8_t head = data[0];
   data = data.subspan(1, data.size - 1);
@@ -205,9 +256,13 @@ Status split(Span<const std::uint8_t> data, std::size_t num_symbols, Parts* part
   parts->chunks.resize(parts->plan.count);
   for (std::size_t i = 0; i < parts->plan.count; ++i) {
     const std::uint64_t bytes = i + 1 < parts->plan.count ? num_bytes[i] : data.size;
-    if (!take_bytes(&data, bytes, &parts->chunks[i])) {
+    if (take_bytes(&data, bytes, &parts->chunks[i])) continue;
+    if (!is_beginning) {
       return Status::corrupt("the stream ends within chunk " + std::to_string(i));
     }
+    parts->chunks.resize(i);
+    parts->chunks.push_back(data);
+    break;
   }
   return Status::ok();
 }
@@ -223,7 +278,7 @@ Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Ta
     return Status::bad_argument("the output has not as many elements as the indexes");
   }
   Parts parts;
-  Status status = split(data, num_symbols, &parts);
+  Status status = split(data, num_symbols, false, &parts);
   if (!status.is_ok() || num_symbols == 0) return status;
 
   struct Result {
@@ -254,9 +309,39 @@ Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Ta
   return Status::ok();
 }
 
+template <typename Index, typename Symbol>
+Status decode_beginning(Span<const std::uint8_t> data, Span<const Index> indexes,
+                        const Tables& tables, const DecodeOptions& options, Span<Symbol> symbols,
+                        std::size_t* count) {
+  const std::size_t num_symbols = indexes.size;
+  *count = 0;
+  if (symbols.size != num_symbols) {
+    return Status::bad_argument("the output has not as many elements as the indexes");
+  }
+  Parts parts;
+  if (num_symbols != 0 && split(data, num_symbols, true, &parts).is_ok()) {
+    for (std::size_t i = 0; i < parts.chunks.size(); ++i) {
+      const std::size_t first = parts.plan.first_symbol(i);
+      const std::size_t size = parts.plan.symbols_in(i, num_symbols);
+      ChunkDecoder<Index, Symbol> decoder(indexes.subspan(first, size), tables,
+                                          symbols.subspan(first, size));
+      const std::size_t known =
+          decoder.decode_beginning(parts.chunks[i], parts.lanes, options.level);
+      if (decoder.highest_index() >= tables.num_rows()) return bad_index(tables.num_rows());
+      *count += known;
+      if (known < size) break;
+    }
+  }
+  std::fill(symbols.data + *count, symbols.data + num_symbols, Symbol{0});
+  return Status::ok();
+}
+
 #define ICMH_INSTANTIATE(Index, Symbol)                                                    \
   template Status decode(Span<const std::uint8_t>, Span<const Index>, const Tables&,       \
-                         const DecodeOptions&, Span<Symbol>, std::uint16_t*);
+                         const DecodeOptions&, Span<Symbol>, std::uint16_t*);              \
+  template Status decode_beginning(Span<const std::uint8_t>, Span<const Index>,            \
+                                   const Tables&, const DecodeOptions&, Span<Symbol>,      \
+                                   std::size_t*);
 ICMH_RANS_FOR_EACH_TYPE(ICMH_INSTANTIATE)
 #undef ICMH_INSTANTIATE
 

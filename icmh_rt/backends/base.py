@@ -59,6 +59,7 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
+        """The time since the last lap was that stage's."""
         now = time.perf_counter()
         self.times[stage] = self.times.get(stage, 0.0) + now - self._last
         self._last = now

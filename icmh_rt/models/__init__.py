@@ -7,9 +7,32 @@ says what each model is and where it comes from.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icmh_rt.errors import BackendUnavailableError
+
+if TYPE_CHECKING:  # what a type checker takes the lazy names for
+    from icmh_rt.models.adapters import adapter_parameters as adapter_parameters
+    from icmh_rt.models.adapters import adapter_report as adapter_report
+    from icmh_rt.models.adapters import attach_adapters as attach_adapters
+    from icmh_rt.models.adapters import attached_tasks as attached_tasks
+    from icmh_rt.models.adapters import current_task as current_task
+    from icmh_rt.models.adapters import detach_adapters as detach_adapters
+    from icmh_rt.models.adapters import load_adapters as load_adapters
+    from icmh_rt.models.adapters import save_adapters as save_adapters
+    from icmh_rt.models.adapters import use_task as use_task
+    from icmh_rt.models.checkpoints import describe as describe
+    from icmh_rt.models.checkpoints import from_state_dict as from_state_dict
+    from icmh_rt.models.checkpoints import load_checkpoint as load_checkpoint
+    from icmh_rt.models.compressai_families import FactorizedPrior as FactorizedPrior
+    from icmh_rt.models.compressai_families import MeanScaleHyperprior as MeanScaleHyperprior
+    from icmh_rt.models.compressai_families import ScaleHyperprior as ScaleHyperprior
+    from icmh_rt.models.entropy import EntropyBottleneck as EntropyBottleneck
+    from icmh_rt.models.entropy import GaussianConditional as GaussianConditional
+    from icmh_rt.models.sfma import SFMA as SFMA
+    from icmh_rt.models.slimmable_published import SlimmableFactorized as SlimmableFactorized
+    from icmh_rt.models.slimmable_published import SlimmableHyper as SlimmableHyper
+    from icmh_rt.models.tic import TIC as TIC
 
 _HOMES = {
     "SFMA": "sfma",
@@ -38,7 +61,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
@@ -52,6 +75,10 @@ def __getattr__(name: str) -> Any:
     value = getattr(module, name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

@@ -70,6 +70,7 @@ class Pmfs(NamedTuple):
     tail_masses: np.ndarray
 
     def tables(self, precision: int) -> Tables:
+        """Integer tables of so many bits."""
         return Tables.from_pmfs(
             self.rows, offsets=self.offsets, precision=precision, tail_masses=self.tail_masses
         )

@@ -104,6 +104,7 @@ class TIC(nn.Module):
 
     @property
     def has_adapters(self) -> bool:
+        """Whether it has the published adapters built in."""
         return hasattr(self, "encoder_sfmas")
 
     def _adapt(self, side: str, level: int, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ entropy coders", arXiv:1402.3392).
 """
 
 from icmh_rt.rans import compat
-from icmh_rt.rans.coder import decode, decode_sealed, encode, max_encoded_size
+from icmh_rt.rans.coder import decode, decode_beginning, decode_sealed, encode, max_encoded_size
 from icmh_rt.rans.tables import MAX_PRECISION, MIN_PRECISION, RECOMMENDED_PRECISION, Tables
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Tables",
     "compat",
     "decode",
+    "decode_beginning",
     "decode_sealed",
     "encode",
     "max_encoded_size",

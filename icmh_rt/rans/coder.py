@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from icmh_rt import _native
 from icmh_rt.errors import BitstreamError, OptionError
@@ -129,6 +129,41 @@ def decode_sealed(
     What the seal must be is for the caller to check; 16 bits of a checksum serve well.
     """
     return _decode(data, indexes, tables, dtype=dtype, threads=threads, out=out)
+
+
+def decode_beginning(
+    data: bytes | bytearray | memoryview,
+    indexes: ArrayLike,
+    tables: Tables,
+    *,
+    level: str = "",
+) -> tuple[NDArray[np.int32], int]:
+    """What the first bytes of a stream tell, for streams that were cut.
+
+    Args:
+        data: the beginning of a stream, down to no byte at all.
+        indexes, tables: as in `decode`.
+        level: instruction set, for tests.
+
+    Returns:
+        The symbols, an array of the shape of ``indexes``, and how many of them from the front are
+        the stream's; the others are 0. Nothing says whether ``data`` was altered.
+
+    Raises:
+        OptionError: an argument has the wrong dtype, shape or range.
+    """
+    _check_tables(tables)
+    view = _byte_view("data", data)
+    rows = _arrays.take_indexes(indexes)
+    symbols = np.empty(rows.shape, np.int32)
+    try:
+        count = _native.module().rans_decode_beginning(
+            view, rows, tables._native(), symbols, level=level
+        )
+    except ValueError as error:
+        _arrays.check_indexes(indexes, tables.num_tables)
+        raise OptionError(f"cannot decode: {error}") from None
+    return symbols, count
 
 
 def _encode(

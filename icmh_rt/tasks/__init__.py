@@ -10,7 +10,17 @@ Names are loaded when they are first used: importing this package imports no tor
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what a type checker takes the lazy names for
+    from icmh_rt.tasks.fastestdet import FastestDet as FastestDet
+    from icmh_rt.tasks.network import ModuleNetwork as ModuleNetwork
+    from icmh_rt.tasks.network import TaskNetwork as TaskNetwork
+    from icmh_rt.tasks.onnx_network import OnnxNetwork as OnnxNetwork
+    from icmh_rt.tasks.registry import KINDS as KINDS
+    from icmh_rt.tasks.registry import NetworkConfig as NetworkConfig
+    from icmh_rt.tasks.registry import create as create
+    from icmh_rt.tasks.torchvision_networks import TorchvisionNetwork as TorchvisionNetwork
 
 _HOMES = {
     "TaskNetwork": "network",
@@ -26,12 +36,16 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

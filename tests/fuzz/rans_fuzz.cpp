@@ -97,6 +97,13 @@ bool decode_everywhere(const std::vector<std::uint8_t>& stream, const std::vecto
                std::string(simd_level_name(level)) + " and scalar do not accept the same streams");
     ICMH_CHECK(!accepted || (decoded == *symbols && decoded_seal == *seal),
                std::string(simd_level_name(level)) + " and scalar decode differently");
+    std::size_t count = 0;
+    const Status beginning = rans::decode_beginning<Index, Symbol>(
+        span_of(stream), span_of(indexes), choices.tables.built, options,
+        {decoded.data(), decoded.size()}, &count);
+    ICMH_CHECK(beginning.is_ok() && count <= indexes.size(), beginning.message());
+    ICMH_CHECK(!accepted || (decoded == *symbols && count == indexes.size()),
+               std::string(simd_level_name(level)) + " takes a whole stream for a cut one");
   }
   return accepted;
 }

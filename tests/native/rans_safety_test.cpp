@@ -67,6 +67,7 @@ class Arena {
     const Span<const Index> index_span = indexes_.place(indexes, side_);
     Status first = Status::ok();
     std::vector<Symbol> first_symbols;
+    std::size_t first_count = 0;
     for (const SimdLevel level : supported_levels()) {
       const Span<Symbol> output = symbols_.room(indexes.size(), side_);
       std::fill(output.begin(), output.end(), Symbol{99});
@@ -79,6 +80,7 @@ class Arena {
       if (level == SimdLevel::scalar) {
         first = status;
         if (status.is_ok()) first_symbols.assign(output.begin(), output.end());
+        first_count = check_beginning(data_span, index_span, tables, options, output, status);
         continue;
       }
       const std::string name = simd_level_name(level);
@@ -86,12 +88,34 @@ class Arena {
                                                     "', scalar says '" + first.message() + "'");
       ICMH_CHECK(!status.is_ok() || std::equal(output.begin(), output.end(), first_symbols.begin()),
                  name + " and scalar decode different symbols");
+      const std::size_t count =
+          check_beginning(data_span, index_span, tables, options, output, status);
+      ICMH_CHECK(count == first_count, name + " and scalar see beginnings of different lengths");
     }
     if (symbols != nullptr) *symbols = first_symbols;
     return first;
   }
 
  private:
+  // Takes the same data for the beginning of a stream, into the same output; how many symbols that
+  // tells. Of a whole stream it must tell what `decode` has left in the output.
+  static std::size_t check_beginning(Span<const std::uint8_t> data, Span<const Index> indexes,
+                                     const rans::Tables& tables,
+                                     const rans::DecodeOptions& options, Span<Symbol> output,
+                                     const Status& whole) {
+    const std::vector<Symbol> expected(output.begin(), output.end());
+    std::size_t count = 0;
+    const Status status =
+        rans::decode_beginning<Index, Symbol>(data, indexes, tables, options, output, &count);
+    ICMH_CHECK(count <= indexes.size, "more symbols than there are");
+    if (whole.is_ok()) {
+      ICMH_CHECK(status.is_ok() && count == indexes.size, "a whole stream is no whole beginning");
+      ICMH_CHECK(std::equal(output.begin(), output.end(), expected.begin()),
+                 "a whole stream decodes differently as a beginning");
+    }
+    return count;
+  }
+
   GuardedArray<Symbol> symbols_;
   GuardedArray<Index> indexes_;
   GuardedArray<std::uint8_t> bytes_;

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 import icmh_rt
+from icmh_rt import tasks
 from icmh_rt.images import save_image
 
 encoder = icmh_rt.Encoder(quality="high")  # type: ignore[arg-type]
@@ -35,3 +36,8 @@ tables = icmh_rt.rans.Tables.from_cdfs([[0, 65536]], [2])  # type: ignore[call-a
 icmh_rt.rans.encode([0], [0], tables.cdfs)  # type: ignore[arg-type]
 icmh_rt.rans.decode("stream", [0], tables)  # type: ignore[arg-type]
 save_image(np.zeros((8, 8), np.uint8))  # type: ignore[call-arg]
+
+icmh_rt.models.load_chekpoint("model.pth")  # type: ignore[attr-defined]
+icmh_rt.models.load_checkpoint()  # type: ignore[call-arg]
+tasks.create(kind="fastestdet")  # type: ignore[call-arg]
+tasks.Creator()  # type: ignore[attr-defined]
