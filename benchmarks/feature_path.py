@@ -2,7 +2,7 @@
 the picture at full width and detecting in it.
 
     python benchmarks/feature_path.py --detector FastestDet.onnx [--image FILE] [--model BUNDLE]
-        [--quality Q] [--rounds N] [--threads N] [--json F] [--markdown F]
+        [--quality Q] [--rounds N] [--threads N] [--cold] [--json F] [--markdown F]
 
 The picture is first made as large as the detector's input. Contestants, from a stream in memory to
 what the detector says, in rounds that have each of them once, in random order:
@@ -13,11 +13,13 @@ what the detector says, in rounds that have each of them once, in random order:
                Decoder.decode, and the whole detector
     adapted    the same of the head's task, whose adapters take time too
 
-and what encoding takes, of the small stream and of the full-width ones. The detector runs in
-onnxruntime, on as many threads as the codec; its remainder on one. Prints medians with their 95 %
-bootstrap intervals and the ratios within rounds. Exit code 1 if "features" is less than 5 times as
-fast as "picture", the bar. What it costs in accuracy at equal bytes: `icmh eval task --reduce
---features`.
+and what encoding takes, of the small stream and of the full-width ones. A turn begins with an
+untimed call, as those of `icmh profile` do: a machine that watches does nothing else in between;
+--cold leaves it out, so that each call finds the caches full of the others' data. The detector runs
+in onnxruntime, on as many threads as the codec; its remainder on one. Prints medians with their
+95 % bootstrap intervals and the ratios within rounds. Exit code 1 if "features" is less than 5
+times as fast as "picture", the bar. What it costs in accuracy at equal bytes: `icmh eval task
+--reduce --features`.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as the libraries choose")
+    parser.add_argument("--cold", action="store_true", help="no untimed call before a timed one")
     parser.add_argument("--json", help="write every single time as well")
     parser.add_argument("--markdown", help="write the table")
     return parser
@@ -63,10 +66,9 @@ def _run(options: argparse.Namespace) -> int:
     from timing import interleaved
 
     contestants, facts = _contestants(options)
-    times = {
-        name: [seconds for seconds, _ in found]
-        for name, found in interleaved(contestants, options.rounds, options.warmup).items()
-    }
+    settling = 0 if options.cold else 1
+    found = interleaved(contestants, options.rounds, options.warmup, settling=settling)
+    times = {name: [seconds for seconds, _ in calls] for name, calls in found.items()}
     document = _document(options, times, facts)
     text = _markdown(document)
     print(text)
@@ -187,7 +189,7 @@ def _document(
         "schema_version": SCHEMA_VERSION,
         "provenance": results.provenance(
             f"python benchmarks/feature_path.py --detector {Path(options.detector).name} "
-            f"--threads {options.threads}"
+            f"--threads {options.threads}{' --cold' if options.cold else ''}"
         ),
         "image": Path(options.image).name,
         **facts,

@@ -33,8 +33,10 @@ def interleaved(
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int], None] | None = None,
+    settling: int = 0,
 ) -> dict[Name, list[tuple[float, object]]]:
-    """Run every contestant `warmup` times untimed, then once in each of `rounds` rounds.
+    """Run every contestant `warmup` times untimed, then once in each of `rounds` rounds, there
+    after `settling` untimed calls: the others have taken its caches.
 
     Returns, per contestant, a (seconds, what the call returned) pair per round, in their order.
     """
@@ -47,6 +49,8 @@ def interleaved(
     for index in range(rounds):
         generator.shuffle(order)
         for name in order:
+            for _ in range(settling):
+                contestants[name]()
             start = clock()
             value = contestants[name]()
             results[name].append((clock() - start, value))

@@ -44,9 +44,11 @@ class FeatureHead(nn.Module):
         self.out = SlimPointwise([channels], [total], bfloat16)
 
     def forward(self, y: Tensor) -> Tensor:
-        x = self.stem(y.contiguous(memory_format=torch.channels_last), 0).clamp(-BOUND, BOUND)
+        # In place where nothing is to be remembered: the layers' results are nobody else's.
+        bounded = torch.clamp if torch.is_grad_enabled() else torch.clamp_
+        x = bounded(self.stem(y.contiguous(memory_format=torch.channels_last), 0), -BOUND, BOUND)
         for block in self.blocks:
-            x = block(x, 0).clamp(-BOUND, BOUND)
+            x = bounded(block(x, 0), -BOUND, BOUND)
         return self.out(x, 0)
 
     def split(self, features: Tensor) -> dict[str, Tensor]:
