@@ -1,6 +1,7 @@
 """Claim: 100,000 round trips later a process has the memory and the open files that it began with.
 
-    python benchmarks/round_trips.py [--count N] [--backend B] [--json F] [--markdown F]
+    python benchmarks/round_trips.py [--count N] [--backend B] [--threads N] [--json F]
+        [--markdown F]
 
 One decoder and an encoder of every width and task work on small pictures of several sizes in turn.
 Every stream and every picture must be what the first round trip of its kind gave. Resident memory,
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from command import run, set_threads
 
 SIZES = ((1, 1), (7, 3), (16, 16), (17, 31), (24, 40))
 SAMPLES = 200
@@ -42,30 +44,41 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--count", type=int, default=100_000, help="(default: %(default)s)")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--json", help="write what was found to this file")
-    parser.add_argument("--markdown", help="write it as a page to this file")
+    parser.add_argument("--threads", type=int, default=0, help="0: as the libraries choose")
+    parser.add_argument("--json", help="write every sample to this file")
+    parser.add_argument("--markdown", help="write the table to this file")
     options = parser.parse_args(arguments)
     if options.count < 10 * SAMPLES:
         parser.error(f"--count is {options.count}: give {10 * SAMPLES} or more")
+    set_threads(options.threads)
+    return run("round_trips", _measure, options)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from icmh_rt.evaluation.results import provenance, write_text
+
     started = time.perf_counter()
-    backend, samples = run(options.count, options.backend)
-    found = {
+    backend, samples = round_trips(options.count, options.backend)
+    command = f"python benchmarks/round_trips.py --count {options.count}"
+    if options.threads:
+        command += f" --threads {options.threads}"
+    document = {
+        "provenance": provenance(command),
         "count": options.count,
         "backend": backend,
         "seconds": round(time.perf_counter() - started, 1),
         **verdict(samples),
         "samples": [sample._asdict() for sample in samples],
     }
-    text = _text(found)
-    print(text)
+    print(table(document))
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+        write_text(json.dumps(document, indent=1) + "\n", options.json)
     if options.markdown:
-        Path(options.markdown).write_text(text + "\n")
-    return 0 if found["passed"] else 1
+        write_text(page(document), options.markdown)
+    return 0 if document["passed"] else 1
 
 
-def run(count: int, backend: str) -> tuple[str, list[Sample]]:
+def round_trips(count: int, backend: str) -> tuple[str, list[Sample]]:
     """``count`` round trips; the backend's description, and the samples."""
     import icmh_rt
     from icmh_rt.bundle import load
@@ -143,7 +156,7 @@ def _fields(path: str) -> Iterator[list[str]]:
     return (line.split(":", 1) for line in Path(path).read_text().splitlines())
 
 
-def _text(found: dict[str, Any]) -> str:
+def table(found: dict[str, Any]) -> str:
     mebi = 2**20
     return "\n".join(
         [
@@ -161,6 +174,13 @@ def _text(found: dict[str, Any]) -> str:
             "and threads unchanged",
         ]
     )
+
+
+def page(document: dict[str, Any]) -> str:
+    from icmh_rt.evaluation.report import page_head
+
+    head = page_head("Many round trips", document["provenance"])
+    return "\n".join([*head, table(document)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -267,15 +267,18 @@ class Encoder(_Codec):
         pixels = load_image(image, max_pixels=self.max_pixels)
         size = size_of(pixels)
         watch.lap("read")
-        settings = self.width, self.task, self.quality
-        tiling = tiles.plan(self._bundle, *settings[:2], size, self.tile, ImageError)
-        if tiling is None:
-            latents = self._backend.encode_transforms(pixels, *settings)
-        else:
-            latents = tiles.encode(self._backend, pixels, *settings, tiling, progress)
-        del image, pixels
-        watch.take_over(latents.times)
         coding = self._coding
+        tiling = tiles.plan(self._bundle, self.width, self.task, size, self.tile, ImageError)
+        if tiling is None:
+            settings = self.width, self.task, self.quality
+            latents = self._backend.encode_transforms(pixels, *settings)
+            watch.take_over(latents.times)
+        else:
+            with measured_by(watch):
+                transforms = self._backend, pixels, self.width, self.task
+                y, symbols_z = tiles.analysis(*transforms, coding, tiling, progress)
+                del image, pixels, transforms
+                latents = tiles.quantize(coding, y, symbols_z, size, tiling, progress)
         indexes_z = coding.indexes_z(size)
         low, high = _seals(latents, coding)
         z_section = rans.encode(latents.symbols_z, indexes_z, coding.tables_z, seal=low)
@@ -338,8 +341,12 @@ class Decoder(_Codec):
         """
         stream, coding = self._parse(data, self._backend.check_image)
         tiling = self._tiling(stream.header)
-        symbols = self._symbols(stream, coding, tiling)
-        return self._picture(stream.header, coding, tiling, *symbols, progress)
+        symbols_z, symbols_y, prediction = self._symbols(stream, coding, tiling)
+        if tiling is not None:
+            prediction = _UNKNOWN  # indexes of a large image, half as large as its picture
+        return self._picture(
+            stream.header, coding, tiling, symbols_z, symbols_y, prediction, progress
+        )
 
     def decode_partial(self, data: Buffer, *, progress: Progress | None = None) -> PartialPicture:
         """Decode what there is of a stream that was cut: the symbols before the cut are the
@@ -478,7 +485,7 @@ class Decoder(_Codec):
         prediction: Prediction,
         progress: Progress | None,
     ) -> NDArray[np.uint8]:
-        """g_s of decoded symbols."""
+        """g_s of decoded symbols; by tiles the prediction is made anew."""
         place = header.width, header.task, header.image_size
         if tiling is not None:
             return tiles.synthesis(
@@ -513,6 +520,9 @@ class Decoder(_Codec):
 
     def __repr__(self) -> str:
         return f"Decoder(model={self.model!r}, backend={self._backend!r})"
+
+
+_UNKNOWN = Prediction(None, np.empty((0, 0, 0), np.uint8))
 
 
 def _whole(name: str, value: Any, low: int, high: int | None) -> int:

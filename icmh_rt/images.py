@@ -263,7 +263,10 @@ def _pillow_without_limits() -> Iterator[None]:
 
 
 def _is_huge(image: Image.Image) -> bool:
-    return image.height * image.width > _SURELY_BELOW_PILLOWS_LIMIT
+    """Whether Pillow's limit, or the one that the program has set, could be in the way."""
+    limit = Image.MAX_IMAGE_PIXELS
+    least = _SURELY_BELOW_PILLOWS_LIMIT
+    return image.height * image.width > (least if limit is None else min(limit, least))
 
 
 def _sixteen_bit_png(image: Image.Image, file: BinaryIO) -> Callable[[slice], NDArray[Any]] | None:
@@ -318,8 +321,10 @@ def _rgb_from_sixteen_bits(wide: NDArray[Any], transparent_colour: Any) -> NDArr
 def _from_pillow(image: Image.Image, max_pixels: int) -> NDArray[Any]:
     _check_size(image.height, image.width, max_pixels)
     try:
-        image.load()
-        pixels = _pillow_pixels(image)
+        # Pillow before 13 also looks at its limit when it crops.
+        with _pillow_without_limits() if _is_huge(image) else nullcontext():
+            image.load()
+            pixels = _pillow_pixels(image)
     except ImageError:
         raise
     # A file-backed image is decoded only now, and a closed one raises ValueError: see _from_file.

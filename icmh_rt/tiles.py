@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from icmh_rt.backends.base import Backend, Latents, lap, stopwatch
+from icmh_rt.backends.base import Backend, Latents, lap
 from icmh_rt.bundle import Bundle, CodecBundle
 from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE, Coding, Prediction
 from icmh_rt.errors import IcmhError, OptionError
@@ -113,25 +113,30 @@ class Tiling:
         return self.rows[-1][1], self.columns[-1][1]
 
     def spans(self, before: int, after: int, stride: int = 1) -> Iterator[tuple[Span, Span]]:
-        """Each tile's rows and columns, with so many positions around the core as there are;
-        windows start at multiples of ``stride``.
+        """Each tile's rows and columns, in windows with so many positions or more around the core
+        as far as there are, which start at multiples of ``stride``. As far as that allows they are
+        of one size: memory that one tile gave back fits the next.
         """
         height, width = self.shape
-        for row in self.rows:
-            for column in self.columns:
-                yield (
-                    _span(row, before, after, height, stride),
-                    _span(column, before, after, width, stride),
-                )
+        for row in _spans(self.rows, before, after, height, stride):
+            for column in _spans(self.columns, before, after, width, stride):
+                yield row, column
 
 
-def _span(core: tuple[int, int], before: int, after: int, length: int, stride: int) -> Span:
-    first = max(0, core[0] - before) // stride * stride
-    return Span(*core, first, min(length, core[1] + after))
+def _spans(
+    cores: tuple[tuple[int, int], ...], before: int, after: int, length: int, stride: int
+) -> list[Span]:
+    most = max(stop - start for start, stop in cores) + before + after
+    size = min(length, -(-most // stride) * stride)
+    spans = []
+    for start, stop in cores:
+        first = max(0, min(start - before, length - size)) // stride * stride
+        spans.append(Span(start, stop, first, min(length, max(stop + after, first + size))))
+    return spans
 
 
 def tiling_of(image_size: tuple[int, int], tile: int, reach: Reach) -> Tiling | None:
-    """The tiles of an image, each of about ``tile``² pixels; None for one that needs none."""
+    """The tiles of an image, each of about ``tile * tile`` pixels; None for one that needs none."""
     if not tile or image_size[0] * image_size[1] <= TILES_FROM * tile * tile:
         return None
     height, width = (-(-side // DEFAULT_LATENT_STRIDE) for side in image_size)
@@ -190,69 +195,85 @@ def plan(
 
 
 class _Steps:
-    """Tells ``progress`` how much of the weights that were promised is done."""
+    """Tells ``progress`` of ``count`` equal steps from one share of the work to another."""
 
-    def __init__(self, total: float, progress: Progress | None) -> None:
-        self._total, self._done, self._progress = total, 0.0, progress
+    def __init__(self, count: int, begin: float, end: float, progress: Progress | None) -> None:
+        self._count, self._begin, self._end, self._progress = count, begin, end, progress
+        self._done = 0
 
-    def done(self, weight: float) -> None:
-        self._done += weight
+    def done(self) -> None:
+        self._done += 1
         if self._progress is not None:
-            self._progress(min(1.0, self._done / self._total))
+            # Exactly ``end`` in the end.
+            left = (self._end - self._begin) * (1.0 - self._done / self._count)
+            self._progress(self._end - left)
 
 
-_TRANSFORM, _PREDICTION = 9.0, 1.0  # about what their times are to each other
+_ANALYSIS = 0.9  # about its share of an encoder's time
 
 
-def encode(
+def analysis(
     backend: Backend,
-    image: NDArray[Any],
+    image: NDArray[np.uint8],
     width: float,
     task: str,
-    quality: int,
+    coding: Coding,
     tiling: Tiling,
     progress: Progress | None = None,
-) -> Latents:
-    """`Backend.encode_transforms` by tiles. Of the prediction it keeps the indexes alone: ``mean``
-    is None.
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The latent y and the symbols of z by tiles: the first part of `Backend.encode_transforms`,
+    after which the image is not needed any more.
 
     Raises:
         ImageError: the transforms gave a value that is not finite.
     """
-    watch = stopwatch()
-    width, _ = backend.bundle.width(width)
-    coding = backend.coding(width, quality)
     size = size_of(image)
-    shape = coding.latent_shape(size)
-    steps = _Steps(len(tiling) * (_TRANSFORM + _PREDICTION), progress)
-    y = np.empty(shape, np.float32)
+    steps = _Steps(len(tiling), 0.0, _ANALYSIS, progress)
+    y = np.empty(coding.latent_shape(size), np.float32)
     symbols_z = np.empty(coding.indexes_z(size).shape, np.int32)
     before, after, _ = tiling.reach
     for rows, columns in tiling.spans(before + _HYPER_REACH, after, DEFAULT_HYPER_STRIDE):
         squares = image[_pixels(rows.window), _pixels(columns.window)]
         latent = backend.analysis(np.ascontiguousarray(squares), width, task)
-        watch.lap("g_a")
+        lap("g_a")
         z = backend.hyper_analysis(latent, width, task)
-        watch.lap("h_a")
+        lap("h_a")
         y[rows.core, columns.core] = backend.latent_to_host(latent)[rows.inside, columns.inside]
-        watch.lap("download")
+        lap("download")
         place = _hyper(rows.core), _hyper(columns.core)
         inside = _hyper(rows.inside), _hyper(columns.inside)
         symbols_z[place] = coding.quantize_hyper(z[inside])
-        watch.lap("quantize")
-        steps.done(_TRANSFORM)
-    # Symbols take the place of the latent that they are made of.
+        lap("quantize")
+        steps.done()
+    return y, symbols_z
+
+
+def quantize(
+    coding: Coding,
+    y: NDArray[np.float32],
+    symbols_z: NDArray[np.int32],
+    image_size: tuple[int, int],
+    tiling: Tiling,
+    progress: Progress | None = None,
+) -> Latents:
+    """The rest of it: symbols take the place of the latent ``y`` that they are made of. Of the
+    prediction the indexes are kept alone: ``mean`` is None.
+
+    Raises:
+        ImageError: the transforms gave a value that is not finite.
+    """
+    steps = _Steps(len(tiling), _ANALYSIS, 1.0, progress)
     symbols_y = y.view(np.int32)
-    indexes = np.empty(shape, np.uint8)
+    indexes = np.empty(y.shape, np.uint8)
     for rows, columns in tiling.spans(0, 0):
         part = rows.core, columns.core
-        prediction = coding.predict_part(symbols_z, size, *part)
+        prediction = coding.predict_part(symbols_z, image_size, *part)
         indexes[part] = prediction.indexes
-        watch.lap("h_s")
+        lap("h_s")
         symbols_y[part] = coding.quantize(y[part], prediction)
-        watch.lap("quantize")
-        steps.done(_PREDICTION)
-    return Latents(symbols_z, symbols_y, Prediction(None, indexes), watch.times)
+        lap("quantize")
+        steps.done()
+    return Latents(symbols_z, symbols_y, Prediction(None, indexes))
 
 
 def predict_indexes(
@@ -293,7 +314,7 @@ def synthesis(
     progress: Progress | None = None,
 ) -> NDArray[Any]:
     """The picture of decoded symbols by tiles: uint8 ``(H, W, 3)``."""
-    steps = _Steps(len(tiling), progress)
+    steps = _Steps(len(tiling), 0.0, 1.0, progress)
     image = np.empty((*image_size, 3), np.uint8)
     for rows, columns in tiling.spans(tiling.reach.synthesis, tiling.reach.synthesis):
         window = rows.window, columns.window
@@ -304,7 +325,7 @@ def synthesis(
         inside = _pixels(rows.inside), _pixels(columns.inside)
         image[_pixels(rows.core), _pixels(columns.core)] = squares[inside]
         lap("g_s")
-        steps.done(1)
+        steps.done()
     return image
 
 

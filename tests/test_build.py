@@ -60,6 +60,19 @@ def test_the_two_builds_of_onnxruntime_are_for_one_or_the_other(project):
     assert names(project, "onnx") ^ names(project, "onnx-gpu") == {"onnxruntime", "onnxruntime-gpu"}
 
 
+def test_the_source_distribution_takes_every_file_of_tests_and_documents():
+    """A kind of file that MANIFEST.in does not name would be missing there only."""
+    lines = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    grafts = [ROOT / line[1] for line in lines if line[0] == "graft"]
+    for folder in ("tests", "docs", "csrc"):
+        patterns = {p for line in lines if line[:2] == ["recursive-include", folder] for p in line}
+        for path in (ROOT / folder).rglob("*"):
+            made = "__pycache__" in path.parts or path.name.startswith(".")
+            if path.is_dir() or made or any(graft in path.parents for graft in grafts):
+                continue
+            assert f"*{path.suffix}" in patterns, path
+
+
 @pytest.fixture(scope="module")
 def check_wheel():
     return script("check_wheel")
@@ -109,6 +122,63 @@ def test_what_a_wheel_must_say(check_wheel):
     assert check_wheel.metadata_problems(good + 'Requires-Dist: torch; extra == "torch"\n') == []
     assert check_wheel.metadata_problems(good + "Requires-Dist: torch\n")
     assert check_wheel.metadata_problems(good.replace("Apache-2.0", "MIT"))
+
+
+@pytest.fixture(scope="module")
+def minimums():
+    return script("test_minimums")
+
+
+def test_every_requirement_has_one_lower_bound(project, minimums):
+    """Over all extras, so that one environment can have all minimums; on every Python."""
+    extras = sorted(set(project["optional-dependencies"]) - {"onnx-gpu"})
+    found = minimums.requirements(project, extras)
+    assert {"numpy", "torch", "sphinx"} <= {requirement.name for requirement in found}
+    for version in ("3.10", "3.13"):
+        markers = {**minimums.default_environment(), "python_version": version}
+        lowest = minimums.minimums(found, markers)
+        assert ("compressai" in lowest) == (version == "3.10")
+
+
+def test_every_group_and_its_tests_are_there(project, minimums):
+    for extras, tests in minimums.GROUPS.values():
+        assert set(extras) <= set(project["optional-dependencies"])
+        assert all((ROOT / test).exists() for test in tests)
+    tested = {extra for extras, _ in minimums.GROUPS.values() for extra in extras}
+    everything = {"torch", "onnx", "export", "train", "ray", "eval"}
+    assert tested == everything
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["a"], ["a<2"], ["a>1"], ["a==1"], ["a>=1,>=2"], ["a>=1", "b>=3", "a>=2"]],
+)
+def test_a_missing_or_second_lower_bound_is_refused(minimums, lines):
+    with pytest.raises(ValueError, match="lower bound"):
+        minimums.minimums(map(minimums.Requirement, lines))
+
+
+def test_lower_bounds_are_what_is_said(minimums):
+    lines = ["b[x]>=2.0,<3", "a>=1.5", "c>=1; python_version < '3'", "a>=1.5"]
+    assert minimums.minimums(map(minimums.Requirement, lines)) == {"a": "1.5", "b": "2.0"}
+
+
+def test_what_an_audit_does_not_know_is_no_acquittal():
+    document = {
+        "dependencies": [
+            {"name": "good", "version": "1", "vulns": []},
+            {"name": "gone", "skip_reason": "not found"},
+            {
+                "name": "bad",
+                "version": "2",
+                "vulns": [{"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["3"]}],
+            },
+        ]
+    }
+    assert script("audit").verdict(document) == [
+        "gone: not looked up: not found",
+        "bad 2: PYSEC-1, CVE-1; fixed in 3",
+    ]
 
 
 def test_the_command_is_the_cli(project):

@@ -378,6 +378,7 @@ def test_our_limit_replaces_pillows(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.fromarray(RGB), "photo.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)  # below half of it Pillow would raise
     check(load_image(path), RGB)
+    check(load_image(Image.fromarray(RGB)), RGB)
     assert Image.MAX_IMAGE_PIXELS == 3
 
 

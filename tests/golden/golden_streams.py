@@ -11,11 +11,12 @@ import json
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
-from icmh_rt import bitstream
 from icmh_rt import bundle as bundles
+from icmh_rt import codec
 from icmh_rt.backends.base import Backend
 from icmh_rt.bundle import CodecBundle
 from icmh_rt.codec import DecodedLatents, Decoder
@@ -107,11 +108,8 @@ class LatentsOnly(Backend):
 
 def latents_decoder(bundle: CodecBundle) -> Decoder:
     """A decoder for `Decoder.latents` alone."""
-    decoder = object.__new__(Decoder)
-    decoder._bundle = bundle
-    decoder._backend = LatentsOnly(bundle)
-    decoder.max_pixels = bitstream.DEFAULT_MAX_PIXELS
-    return decoder
+    with mock.patch.object(codec, "create", lambda *_: LatentsOnly(bundle)):
+        return Decoder(bundle)
 
 
 def digests(unpacked: Path, threads: int = 1) -> dict[str, str]:

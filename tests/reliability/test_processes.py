@@ -273,7 +273,7 @@ def test_an_interrupt_ends_the_call_and_nothing_else(small, tmp_path, backend):
                     failures.append(kind)
                 counts[place] += 1
 
-        workers = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+        workers = [threading.Thread(target=work, args=(place,), daemon=True) for place in range(4)]
         for worker in workers: worker.start()
         large = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
         tiled = icmh_rt.Encoder(1.0, model=MODEL, backend=BACKEND, device="cpu", tile=64)

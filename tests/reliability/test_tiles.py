@@ -179,11 +179,14 @@ def test_tiles_cover_an_image_once(height, width, tile, reach):
         for left, right in tiling.columns
     ]
     assert max(areas) <= (tile / 16) ** 2 * 1.01 + 8 * sum(tiling.shape) ** 0.5 + 16 or tile < 128
-    for rows, columns in tiling.spans(reach + 3, reach, 4):
-        for span, length in zip((rows, columns), tiling.shape, strict=True):
+    spans = list(tiling.spans(reach + 3, reach, 4))
+    for axis, length in enumerate(tiling.shape):
+        for span in (pair[axis] for pair in spans):
             assert span.first % 4 == 0
-            assert span.first == 0 or span.start - span.first >= reach + 3
-            assert span.end == length or span.end - span.stop == reach
+            assert span.first <= max(0, span.start - reach - 3)
+            assert span.end >= min(length, span.stop + reach) and span.end <= length
+        sizes = {span.end - span.first for span in (pair[axis] for pair in spans)}
+        assert max(sizes) - min(sizes) <= 3, "memory of one does not fit the next"
 
 
 @pytest.mark.parametrize("tile", [-1, 1, 63, 2**21, 1.5, "64", None, True])
