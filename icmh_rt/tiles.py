@@ -67,10 +67,12 @@ class Span(NamedTuple):
 
     @property
     def core(self) -> slice:
+        """What is the tile's own."""
         return slice(self.start, self.stop)
 
     @property
     def window(self) -> slice:
+        """What it is computed from."""
         return slice(self.first, self.end)
 
     @property

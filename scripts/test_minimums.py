@@ -55,15 +55,15 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             "tests/test_bundle.py",
             "tests/test_cli_codec.py",
-            "tests/graphs",
             "tests/reliability/test_golden_streams.py",
             "tests/backends/test_onnxruntime_backend.py",
         ),
     ),
-    "eval": (("eval",), ("tests/evaluation",)),
+    "eval": (("onnx", "eval"), ("tests/evaluation",)),
     "torch": (
-        ("torch",),
+        ("torch", "onnx"),
         (
+            "tests/graphs",
             "tests/test_codec.py",
             "tests/test_feature_heads.py",
             "tests/kernels/test_references.py",
@@ -224,6 +224,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--python", help="interpreter")
+    parser.add_argument("--wheel", type=Path, help="test this one instead of building one")
     parser.add_argument("--list", action="store_true", help="print the versions, install nothing")
     options = parser.parse_args()
     unknown = sorted(set(options.groups) - set(GROUPS))
@@ -238,7 +239,7 @@ def main() -> int:
             found = requirements(project, GROUPS[name][0])
             print(f"{name}: {shown(minimums(found, markers_of(python)))}")
         return 0
-    wheel = build_wheel(python, build)
+    wheel = build_wheel(python, build) if options.wheel is None else options.wheel.resolve()
     failed = []
     for name in names:
         start = time.monotonic()

@@ -21,7 +21,6 @@ from icmh_rt.errors import BackendUnavailableError, OptionError
 from icmh_rt.folder_encoding import FAILED, MANIFEST, FolderEncoding, Manifest, find_jobs
 from icmh_rt.places import place_of
 
-pytest.importorskip("torch", reason="the torch extra is not installed")
 pytest.importorskip("pyarrow.fs", exc_type=ImportError, reason="the ray extra is not installed")
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
 distributed = pytest.importorskip("icmh_rt.distributed")
