@@ -13,13 +13,13 @@ what the detector says, in rounds that have each of them once, in random order:
                Decoder.decode, and the whole detector
     adapted    the same of the head's task, whose adapters take time too
 
-and what encoding takes, of the small stream and of the full-width ones. A turn begins with an
-untimed call, as those of `icmh profile` do: a machine that watches does nothing else in between;
---cold leaves it out, so that each call finds the caches full of the others' data. The detector runs
-in onnxruntime, on as many threads as the codec; its remainder on one. Prints medians with their
-95 % bootstrap intervals and the ratios within rounds. Exit code 1 if "features" is less than 5
-times as fast as "picture", the bar. What it costs in accuracy at equal bytes: `icmh eval task
---reduce --features`.
+and what encoding takes, of the small stream and of the full-width ones. As in `icmh profile` a turn
+begins with an untimed call and repeats short ones for 50 ms: a machine that watches does nothing
+else in between. --cold times single calls, which find the caches full of the others' data. The
+detector runs in onnxruntime, on as many threads as the codec; its remainder on one. Prints medians
+with their 95 % bootstrap intervals and the ratios within rounds. Exit code 1 if "features" is less
+than 5 times as fast as "picture", the bar. What it costs in accuracy at equal bytes: `icmh eval
+task --reduce --features`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from typing import Any
 from command import run, set_threads
 
 RATIO_BAR = 5.0
+TURN_SECONDS = 0.05
 SCHEMA, SCHEMA_VERSION = "icmh_rt.feature_path", 1
 PHOTOGRAPH = Path(__file__).resolve().parent.parent / "examples" / "kodim23.png"
 QUALITIES = range(1, 101)
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: as the libraries choose")
-    parser.add_argument("--cold", action="store_true", help="no untimed call before a timed one")
+    parser.add_argument("--cold", action="store_true", help="time single calls")
     parser.add_argument("--json", help="write every single time as well")
     parser.add_argument("--markdown", help="write the table")
     return parser
@@ -66,8 +67,8 @@ def _run(options: argparse.Namespace) -> int:
     from timing import interleaved
 
     contestants, facts = _contestants(options)
-    settling = 0 if options.cold else 1
-    found = interleaved(contestants, options.rounds, options.warmup, settling=settling)
+    turn = 0.0 if options.cold else TURN_SECONDS
+    found = interleaved(contestants, options.rounds, options.warmup, turn_seconds=turn)
     times = {name: [seconds for seconds, _ in calls] for name, calls in found.items()}
     document = _document(options, times, facts)
     text = _markdown(document)

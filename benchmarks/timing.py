@@ -33,10 +33,12 @@ def interleaved(
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int], None] | None = None,
-    settling: int = 0,
+    turn_seconds: float = 0.0,
 ) -> dict[Name, list[tuple[float, object]]]:
-    """Run every contestant `warmup` times untimed, then once in each of `rounds` rounds, there
-    after `settling` untimed calls: the others have taken its caches.
+    """Run every contestant `warmup` times untimed, then once in each of `rounds` rounds.
+
+    With `turn_seconds` a turn begins with an untimed call, because the others have taken its
+    caches, and calls are repeated until they last so long; their mean is the time.
 
     Returns, per contestant, a (seconds, what the call returned) pair per round, in their order.
     """
@@ -49,11 +51,16 @@ def interleaved(
     for index in range(rounds):
         generator.shuffle(order)
         for name in order:
-            for _ in range(settling):
+            if turn_seconds:
                 contestants[name]()
-            start = clock()
-            value = contestants[name]()
-            results[name].append((clock() - start, value))
+            start, calls = clock(), 0
+            while True:
+                value = contestants[name]()
+                calls += 1
+                seconds = clock() - start
+                if seconds >= turn_seconds:
+                    break
+            results[name].append((seconds / calls, value))
         if progress is not None:
             progress(index + 1)
     return results

@@ -289,7 +289,8 @@ def test_a_bundles_own_tasks_are_exported_and_proven(
     proofs = {g["role"]: g["proof"] for g in entries}
     assert set(proofs) == {"analysis", "synthesis", "features"}
     assert all(reference in proof["against"] for proof in proofs.values())
-    assert 0 <= proofs["features"].get("largest_tensor_difference", 0) < 1e-5
+    # PyTorch multiplies sums of two bfloat16 where there are AMX tiles.
+    assert 0 <= proofs["features"].get("largest_tensor_difference", 0) < 1e-4
     wide = [*arguments[:-2], "--role", "features", "--width", "0.5"]
     assert export_onnx.main(wide) == USAGE
 
