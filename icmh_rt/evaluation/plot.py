@@ -16,7 +16,14 @@ SUFFIXES = (".svg", ".png", ".pdf")
 # Light to dark with the width: one hue for one codec, told apart in gray print by marker as well.
 CODEC_COLORS = ("#9ecae1", "#4f9fd0", "#2171b5", "#08306b")
 MARKERS = ("o", "s", "^", "D")
-OTHER_STYLES = (("#b35806", "--"), ("#e08214", ":"), ("#1b7837", "--"), ("#5aae61", ":"))
+OTHER_STYLES = (
+    ("#b35806", "--"),
+    ("#e08214", ":"),
+    ("#1b7837", "--"),
+    ("#5aae61", ":"),
+    ("#c51b7d", "--"),
+    ("#de77ae", ":"),
+)
 PUBLISHED_STYLES = (("#762a83", "-."), ("#9970ab", (0, (1, 1))), ("#555555", (0, (5, 2, 1, 2))))
 
 
@@ -41,7 +48,7 @@ def draw(results: Results, path: str | os.PathLike[str], title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 5.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9.4, 5.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: no global state, no display
     axes = figure.add_subplot()
     counts = dict.fromkeys(("codec", "anchor", "published"), 0)
@@ -58,7 +65,8 @@ def draw(results: Results, path: str | os.PathLike[str], title: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], frameon=False, loc="lower right")
+    # Beside the curves: there may be more than a dozen.
+    figure.legend(handles[::-1], labels[::-1], frameon=False, loc="outside right upper")
 
     save(figure, path)
 
