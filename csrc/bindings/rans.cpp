@@ -48,12 +48,9 @@ py::bytes rans_encode(const py::object& symbols, const py::object& indexes,
   return py::bytes(reinterpret_cast<const char*>(stream.data()), stream.size());
 }
 
-std::uint16_t rans_decode(const py::buffer& data, const py::object& indexes,
-                          const rans::Tables& tables, const py::object& symbols, unsigned threads,
-                          const std::string& level) {
-  const ByteView view = view_bytes(data);
-  const rans::DecodeOptions options{threads, level_of(level)};
-  std::uint16_t seal = 0;
+// decode(indexes, symbols) as spans of their own types, without the GIL.
+template <typename Decode>
+void decode_into(const py::object& indexes, const py::object& symbols, const Decode& decode) {
   throw_unless_ok(visit_symbols(symbols, [&](auto symbol_array) {
     return visit_indexes(indexes, [&](const auto& index_array) {
       using Symbol = typename decltype(symbol_array)::value_type;
@@ -61,9 +58,20 @@ std::uint16_t rans_decode(const py::buffer& data, const py::object& indexes,
                                      static_cast<std::size_t>(symbol_array.size())};
       const auto index_span = span_of(index_array);
       const GilReleased released;
-      return rans::decode({view.data, view.size}, index_span, tables, options, symbol_span, &seal);
+      return decode(index_span, symbol_span);
     });
   }));
+}
+
+std::uint16_t rans_decode(const py::buffer& data, const py::object& indexes,
+                          const rans::Tables& tables, const py::object& symbols, unsigned threads,
+                          const std::string& level) {
+  const ByteView view = view_bytes(data);
+  const rans::DecodeOptions options{threads, level_of(level)};
+  std::uint16_t seal = 0;
+  decode_into(indexes, symbols, [&](auto index_span, auto symbol_span) {
+    return rans::decode({view.data, view.size}, index_span, tables, options, symbol_span, &seal);
+  });
   return seal;
 }
 
@@ -73,17 +81,10 @@ std::size_t rans_decode_beginning(const py::buffer& data, const py::object& inde
   const ByteView view = view_bytes(data);
   const rans::DecodeOptions options{1, level_of(level)};
   std::size_t count = 0;
-  throw_unless_ok(visit_symbols(symbols, [&](auto symbol_array) {
-    return visit_indexes(indexes, [&](const auto& index_array) {
-      using Symbol = typename decltype(symbol_array)::value_type;
-      const Span<Symbol> symbol_span{symbol_array.mutable_data(),
-                                     static_cast<std::size_t>(symbol_array.size())};
-      const auto index_span = span_of(index_array);
-      const GilReleased released;
-      return rans::decode_beginning({view.data, view.size}, index_span, tables, options,
-                                    symbol_span, &count);
-    });
-  }));
+  decode_into(indexes, symbols, [&](auto index_span, auto symbol_span) {
+    return rans::decode_beginning({view.data, view.size}, index_span, tables, options, symbol_span,
+                                  &count);
+  });
   return count;
 }
 

@@ -8,8 +8,6 @@ tests take two minutes: ``pytest tests/reliability/test_across_machines.py``.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +20,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
 
 import across_machines  # noqa: E402
+from native_cases import run_python  # noqa: E402
 
 NO_ONEDNN = "torch.backends.mkldnn.set_flags(False)"
 FLUSHED = "torch.set_flush_denormal(True)"
@@ -33,13 +32,7 @@ def record(file: Path, first: str, **environment: str) -> None:
         f"import sys, torch; {first}\nsys.path.insert(0, {str(GOLDEN)!r}); import across_machines\n"
         f"sys.exit(across_machines.main(['record', {str(file)!r}, '--backends', 'torch']))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=600,
-    )
+    result = run_python(code, timeout=600, **environment)
     assert result.returncode == 0, result.stderr
 
 

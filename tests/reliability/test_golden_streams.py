@@ -8,8 +8,6 @@ of libraries: test_across_machines.py; on another processor: scripts/test_aarch6
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +19,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
 
 import golden_streams  # noqa: E402
+from native_cases import run_python  # noqa: E402
 
 import icmh_rt  # noqa: E402
 from icmh_rt import _native, bitstream, rans  # noqa: E402
@@ -124,12 +123,6 @@ def _elsewhere(unpacked: Path, **environment: str) -> dict[str, str]:
         f"sys.path.insert(0, {str(GOLDEN)!r}); import golden_streams\n"
         f"print(json.dumps(golden_streams.digests(Path({str(unpacked)!r}), 2)))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=300,
-    )
+    result = run_python(code, timeout=300, **environment)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])

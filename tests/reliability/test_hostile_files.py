@@ -131,15 +131,21 @@ def store(folder: Path, manifest: Any, weights: bytes | None = None) -> None:
     (folder / bundles.WEIGHTS).write_bytes(weights)
 
 
+def bare_copy(folder: Path, place: Path) -> Path:
+    """A copy in ``place`` without adapters and feature heads."""
+    copied = place / "copy"
+    shutil.copytree(folder, copied)
+    shutil.rmtree(copied / "adapters", ignore_errors=True)
+    shutil.rmtree(copied / "features", ignore_errors=True)
+    return copied
+
+
 # -- manifests -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["small", "published"])
 def test_manifests(kind: str, small: Path, published: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree({"small": small, "published": published}[kind], folder)
-    shutil.rmtree(folder / "adapters", ignore_errors=True)
-    shutil.rmtree(folder / "features", ignore_errors=True)
+    folder = bare_copy({"small": small, "published": published}[kind], tmp_path)
     good = json.loads((folder / bundles.MANIFEST).read_text())
     trimmed = {**good, "training": {}}
     if kind == "small":  # the widths' networks are described alike: one of them is enough
@@ -190,10 +196,7 @@ def test_manifests_that_are_none(copy: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["small", "published"])
 def test_arrays_of_weights(kind: str, small: Path, published: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree({"small": small, "published": published}[kind], folder)
-    shutil.rmtree(folder / "adapters", ignore_errors=True)
-    shutil.rmtree(folder / "features", ignore_errors=True)
+    folder = bare_copy({"small": small, "published": published}[kind], tmp_path)
     manifest = json.loads((folder / bundles.MANIFEST).read_text())
     arrays = load((folder / bundles.WEIGHTS).read_bytes())
     skipped = "width.100." if kind == "small" else "state.g_"  # like width.50., like state.h_
