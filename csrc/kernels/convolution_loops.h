@@ -8,7 +8,7 @@ namespace icmh::kernels {
 namespace {
 
 // Positions that are computed together: each time all weights are read once.
-constexpr int64_t kConvolutionChunk = 192;
+constexpr int64_t kConvolutionChunk = 96;
 static_assert(kConvolutionChunk % kTokens == 0, "no products for nothing");
 
 int64_t level_convolution_packed_size(const Convolution& of) {
@@ -25,7 +25,8 @@ void level_convolution_pack(const Convolution& of, const float* weight, const fl
 }
 
 int64_t level_convolution_scratch(const Convolution& of) {
-  return (kConvolutionChunk + kTokens) * (token_stride(of.depth()) + token_stride(of.outputs));
+  return (kConvolutionChunk + kTokens) * (token_stride(of.depth()) + token_stride(of.outputs)) +
+         operand_floats(kConvolutionChunk, of.depth());
 }
 
 // What `count` positions of the result from `first` on see of x, one token each, zeros beyond it.
@@ -60,6 +61,7 @@ ICMH_TARGET void level_convolution_positions(const Convolution& of, const Convol
   const float* const bias = packed + packed_outputs(of.outputs, depth);
   float* const tokens = memory;
   float* const sums = tokens + (kConvolutionChunk + kTokens) * stride;
+  float* const words = sums + (kConvolutionChunk + kTokens) * token_stride(of.outputs);
   // With no copies, where products neither read nor write behind a token.
   const bool x_as_it_is = kReadsNoMore && of.side == 1 && of.stride == 1;
   const bool out_as_it_is = kReadsNoMore && of.outputs % kOutputs == 0;
@@ -68,12 +70,12 @@ ICMH_TARGET void level_convolution_positions(const Convolution& of, const Convol
     const int64_t count = end - first < kConvolutionChunk ? end - first : kConvolutionChunk;
     if (!x_as_it_is) gather_tokens(of, maps, first, count, tokens, stride);
     const TokenOperand operand =
-        x_as_it_is ? operand_of(maps.x + first * of.channels, of.channels, count, depth)
-                   : operand_of(tokens, stride, count, depth);
+        x_as_it_is ? operand_of(maps.x + first * of.channels, of.channels, count, depth, words)
+                   : operand_of(tokens, stride, count, depth, words);
     float* const result = maps.out + first * of.outputs;
     float* const to = out_as_it_is ? result : sums;
     multiply_tokens<Then::store>(operand, count, depth, packed, bias, of.outputs, to, out_stride,
-                                 to, out_stride);
+                                 {to, out_stride, nullptr});
     if (!out_as_it_is) {
       store_tokens(sums, out_stride, of.outputs, count, result, 1, of.outputs);
     }

@@ -10,8 +10,8 @@
 namespace icmh::kernels {
 namespace {
 
-// Tokens that go through the block together: each time all weights are read once.
-constexpr int64_t kChunk = 96;
+// Tokens that go through the block together, at most: each time all weights are read once.
+constexpr int64_t kChunk = kOperandsAreTokens ? 96 : 256;
 static_assert(kChunk % kTokens == 0, "no products for nothing");
 
 // Where in the packed weights everything lies.
@@ -64,12 +64,19 @@ void level_depth_conv_pack(int64_t channels, const DepthConvWeights& w, float* p
   pack_bias(w.spatial_bias, at.spatial_bias);
 }
 
-// The ring: as many whole rows a slot as make a chunk, and two rows more than a slot at hand.
+// The ring: whole rows, a chunk a slot at most, and two rows more than a slot at hand.
 struct DepthConvRing {
   int64_t rows, slots, slot_stride;  // stride in tokens
 
   explicit DepthConvRing(int64_t width) {
-    rows = kChunk / width < 1 ? 1 : kChunk / width;
+    rows = 1;
+    // As many as leave the least of the last tile of tokens empty.
+    const auto cost = [width](int64_t count) {
+      return rounded_up(count * width, kTokens) * 64 / (count * width);
+    };
+    for (int64_t more = 2; more * width <= kChunk; ++more) {
+      if (cost(more) <= cost(rows)) rows = more;
+    }
     slots = rows == 1 ? 3 : 2;
     slot_stride = rows * width + kTokens;
   }
@@ -78,7 +85,8 @@ struct DepthConvRing {
 
 int64_t level_depth_conv_scratch(int64_t channels, int64_t width) {
   const int64_t stride = token_stride(channels);
-  return (DepthConvRing(width).tokens() + 3 * (kChunk + kTokens)) * stride;
+  return (DepthConvRing(width).tokens() + 3 * (kChunk + kTokens)) * stride +
+         2 * operand_floats(kChunk, channels);
 }
 
 // Three rows around one, each kept as the place of its first token; null is a row of zeros.
@@ -140,6 +148,8 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
   float* const mixed = slots + ring.tokens() * stride;
   float* const tokens = mixed + (kChunk + kTokens) * stride;
   float* const gated = tokens + (kChunk + kTokens) * stride;
+  float* const operand = gated + (kChunk + kTokens) * stride;
+  float* const further_operand = operand + operand_floats(kChunk, channels);
 
   // The place of a row in the ring, counted so that rows begin + 1 + n * ring.rows start a slot.
   const auto place_of = [&](int64_t row) {
@@ -163,9 +173,9 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
     for (int64_t t = 0; t < count; t += kChunk) {
       const int64_t some = count - t < kChunk ? count - t : kChunk;
       const float* const x = x_tokens(first * width + t, some);
-      multiply_tokens<Then::silu>(operand_of(x, x_stride, some, channels), some, channels,
+      multiply_tokens<Then::silu>(operand_of(x, x_stride, some, channels, operand), some, channels,
                                   packed + at.mix_in, packed + at.mix_in_bias, channels, x,
-                                  x_stride, place + t * stride, stride);
+                                  x_stride, {place + t * stride, stride, nullptr});
     }
   };
 
@@ -189,20 +199,21 @@ ICMH_TARGET void level_depth_conv_rows(const DepthConvMaps& maps, const float* p
         done += piece;
       }
       const float* const x = x_tokens(first * width + t, some);
-      multiply_tokens<Then::add>(operand_of(mixed, stride, some, channels), some, channels,
+      const TokenResult both{tokens, stride, further_operand};
+      multiply_tokens<Then::add>(operand_of(mixed, stride, some, channels, operand), some, channels,
                                  packed + at.mix_out, packed + at.mix_out_bias, channels, x,
-                                 x_stride, tokens, stride);
-      const TokenOperand both = operand_of(tokens, stride, some, channels);
-      multiply_tokens<Then::silu>(both, some, channels, packed + at.gate, packed + at.gate_bias,
-                                  channels, gated, stride, gated, stride);
-      multiply_tokens<Then::multiply>(both, some, channels, packed + at.value,
-                                      packed + at.value_bias, channels, gated, stride, gated,
-                                      stride);
+                                 x_stride, both);
+      multiply_tokens<Then::silu>(operand_of(both), some, channels, packed + at.gate,
+                                  packed + at.gate_bias, channels, gated, stride,
+                                  {gated, stride, nullptr});
+      const TokenResult product{kOperandsAreTokens ? gated : nullptr, stride, operand};
+      multiply_tokens<Then::multiply>(operand_of(both), some, channels, packed + at.value,
+                                      packed + at.value_bias, channels, gated, stride, product);
       float* const result = maps.out + (first * width + t) * maps.out_position;
-      const TokenOperand product = operand_of(gated, stride, some, channels);
       const auto finish = [&](float* to, int64_t to_stride) {
-        multiply_tokens<Then::add>(product, some, channels, packed + at.out, packed + at.out_bias,
-                                   channels, tokens, stride, to, to_stride);
+        multiply_tokens<Then::add>(operand_of(product), some, channels, packed + at.out,
+                                   packed + at.out_bias, channels, tokens, stride,
+                                   {to, to_stride, nullptr});
       };
       if (direct) {
         finish(result, maps.out_position);

@@ -24,7 +24,7 @@ void level_gdn_pack(int64_t channels, const float* gamma, int64_t stride, const 
 }
 
 int64_t level_gdn_scratch(int64_t channels) {
-  return 2 * (kGdnChunk + kTokens) * token_stride(channels);
+  return 2 * (kGdnChunk + kTokens) * token_stride(channels) + operand_floats(kGdnChunk, channels);
 }
 
 ICMH_TARGET void level_gdn_positions(const GdnMaps& maps, const float* packed, int64_t begin,
@@ -35,6 +35,7 @@ ICMH_TARGET void level_gdn_positions(const GdnMaps& maps, const float* packed, i
   const float* const beta = packed + packed_outputs(channels, channels);
   float* const squares = memory;
   float* const energy = squares + (kGdnChunk + kTokens) * stride;
+  float* const operand = energy + (kGdnChunk + kTokens) * stride;
   for (int64_t first = begin; first < end; first += kGdnChunk) {
     const int64_t count = end - first < kGdnChunk ? end - first : kGdnChunk;
     load_tokens(maps.x + first * maps.x_position, maps.x_channel, maps.x_position, channels, count,
@@ -46,8 +47,9 @@ ICMH_TARGET void level_gdn_positions(const GdnMaps& maps, const float* packed, i
         V::store(token + c, V::mul(x, x));
       }
     }
-    multiply_tokens<Then::store>(operand_of(squares, stride, count, channels), count, channels,
-                                 packed, beta, channels, energy, stride, energy, stride);
+    multiply_tokens<Then::store>(operand_of(squares, stride, count, channels, operand), count,
+                                 channels, packed, beta, channels, energy, stride,
+                                 {energy, stride, nullptr});
     // The squares are needed no more: their memory takes x again, then the result.
     load_tokens(maps.x + first * maps.x_position, maps.x_channel, maps.x_position, channels, count,
                 squares, stride);

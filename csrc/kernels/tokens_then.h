@@ -14,6 +14,14 @@ enum class Then {
   multiply,  // base * sum
 };
 
+// Where results go: to tokens, or as the left side of a further product to the operand's memory, or
+// to both. `out` may be null where operands are not tokens.
+struct TokenResult {
+  float* out;
+  int64_t stride;
+  float* operand;
+};
+
 template <Then kThen>
 ICMH_OP Vector::F then(Vector::F sum, const float* base) {
   if (kThen == Then::silu) return silu_of(sum);

@@ -51,10 +51,15 @@ struct TokenOperand {
 // Products read whole tiles of tokens.
 constexpr bool kReadsNoMore = false;
 
+constexpr bool kOperandsAreTokens = true;
+constexpr int64_t operand_floats(int64_t /*tokens*/, int64_t /*depth*/) { return 0; }
+
 ICMH_TARGET inline TokenOperand operand_of(const float* tokens, int64_t stride, int64_t /*count*/,
-                                           int64_t /*depth*/) {
+                                           int64_t /*depth*/, float* /*memory*/) {
   return {tokens, stride};
 }
+
+inline TokenOperand operand_of(const TokenResult& result) { return {result.out, result.stride}; }
 
 // out[t][o] = then(bias[o] + sum_k in[t][k] weight[o][k], base[t][o]) of a tile of kTokens tokens.
 template <Then kThen>
@@ -90,17 +95,17 @@ ICMH_OP void token_tile(const float* in, int64_t in_stride, int64_t depth, const
   }
 }
 
-// The same of all tokens and outputs; `out` is another buffer than `in`.
+// The same of all tokens and outputs; `result` is another buffer than `in`.
 template <Then kThen>
 ICMH_TARGET void multiply_tokens(const TokenOperand& in, int64_t tokens, int64_t depth,
                                  const float* packed, const float* bias, int64_t outputs,
-                                 const float* base, int64_t base_stride, float* out,
-                                 int64_t out_stride) {
+                                 const float* base, int64_t base_stride,
+                                 const TokenResult& result) {
   for (int64_t o = 0; o < outputs; o += kOutputs) {
     for (int64_t t = 0; t < tokens; t += kTokens) {
       token_tile<kThen>(in.tokens + t * in.stride, in.stride, depth, packed + o * depth, bias + o,
-                        base + t * base_stride + o, base_stride, out + t * out_stride + o,
-                        out_stride);
+                        base + t * base_stride + o, base_stride,
+                        result.out + t * result.stride + o, result.stride);
     }
   }
 }

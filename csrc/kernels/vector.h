@@ -21,6 +21,8 @@
 
 // Of every function that works with vectors; inlined, so that no vector is ever passed in memory.
 #define ICMH_OP ICMH_TARGET static inline __attribute__((always_inline))
+// Of lambdas in such functions, between their parameters and their body.
+#define ICMH_LAMBDA __attribute__((always_inline)) ICMH_TARGET
 
 namespace icmh::kernels {
 namespace {
