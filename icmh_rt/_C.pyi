@@ -56,6 +56,16 @@ class IntegerNetwork:
         self, z: object, quality_row: int, level: str = "auto", threads: int = 1
     ) -> tuple[Any, ...]: ...
 
+class LayerChain:
+    def __init__(self, arg0: str, arg1: bool, /) -> None: ...
+    def add_convolution(self, arg0: Sequence[int], arg1: bool, arg2: int, /) -> None: ...
+    def add_depth_conv(self, arg0: int, arg1: int, /) -> None: ...
+    def add_extension(self, arg0: int, arg1: int, /) -> None: ...
+    def add_patches(self, arg0: int, arg1: int, arg2: int, /) -> None: ...
+    def memory(self, arg0: Sequence[tuple[int, int, int, int]], /) -> int: ...
+    def result(self, arg0: int, arg1: int, /) -> tuple[int, int, int]: ...
+    def run(self, arg0: Sequence[tuple[int, int, int, int]], arg1: int, arg2: int, /) -> None: ...
+
 MAX_THREADS: int
 
 class RansTables:
@@ -70,7 +80,7 @@ def convolution(
     arg3: int,
     arg4: int,
     arg5: int,
-    arg6: Sequence[Sequence[int]],
+    arg6: int,
     arg7: int,
     arg8: str,
     arg9: bool,
@@ -91,7 +101,7 @@ def depth_conv_block(
     arg5: int,
     arg6: Sequence[int],
     arg7: int,
-    arg8: Sequence[Sequence[int]],
+    arg8: int,
     arg9: int,
     arg10: str,
     arg11: bool,
@@ -223,14 +233,6 @@ def quantize_index(
     arg13: str,
     /,
 ) -> int: ...
-def rans_decode_beginning(
-    data: Buffer,
-    indexes: object,
-    tables: RansTables,
-    symbols: object,
-    *,
-    level: str = "",
-) -> int: ...
 def rans_decode(
     data: Buffer,
     indexes: object,
@@ -239,6 +241,9 @@ def rans_decode(
     *,
     threads: int = 0,
     level: str = "",
+) -> int: ...
+def rans_decode_beginning(
+    data: Buffer, indexes: object, tables: RansTables, symbols: object, *, level: str = ""
 ) -> int: ...
 def rans_encode(
     symbols: object,

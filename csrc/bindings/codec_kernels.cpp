@@ -12,8 +12,6 @@
 #include "bindings/gil.h"
 #include "bindings/parts.h"
 #include "bindings/ranges.h"
-#include "kernels/convolution_cpu.h"
-#include "kernels/depth_conv_block_cpu.h"
 #include "kernels/gdn_cpu.h"
 #include "kernels/images_cpu.h"
 #include "kernels/level.h"
@@ -137,76 +135,8 @@ void run_image_out(Address planes, bool channels_last, std::int64_t rows, std::i
   });
 }
 
-kernels::Precision precision_of(bool bfloat16) {
-  return bfloat16 ? kernels::Precision::bfloat16 : kernels::Precision::float32;
-}
-
-// The matrices' weights and biases in the order of the op, the distances between their rows, and
-// the depthwise weights.
-void run_depth_conv_pack(std::int64_t channels, const std::array<Address, 10>& matrices,
-                         const std::array<std::int64_t, 5>& strides, Address spatial,
-                         Address spatial_bias, Address packed, const std::string& level_name,
-                        bool bfloat16) {
-  const auto matrix = [&](std::size_t i) {
-    return kernels::DepthConvMatrix{at<const float>(matrices[2 * i]), strides[i],
-                                    at<const float>(matrices[2 * i + 1])};
-  };
-  const kernels::DepthConvWeights weights{matrix(0), matrix(1),
-                                          matrix(2), matrix(3),
-                                          matrix(4), at<const float>(spatial),
-                                          at<const float>(spatial_bias)};
-  const kernels::KernelLevel level = level_of(level_name);
-  const GilReleased released;
-  kernels::depth_conv_pack(level, precision_of(bfloat16), channels, weights, at<float>(packed));
-}
-
 // Strides of channels and of positions.
 using Strides = std::array<std::int64_t, 2>;
-
-void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64_t width, Address x,
-                          const Strides& x_strides, Address out, const Strides& out_strides,
-                          Address packed, const ImageRanges& rows, unsigned threads,
-                          const std::string& level_name, bool bfloat16) {
-  const kernels::KernelLevel level = level_of(level_name);
-  const kernels::Precision precision = precision_of(bfloat16);
-  const std::int64_t size = channels * height * width;
-  run_ranges(rows, threads, [&](std::int64_t image, std::int64_t begin, std::int64_t end) {
-    const kernels::DepthConvMaps maps{
-        channels,     height,       width,          at<const float>(x) + image * size,
-        x_strides[0], x_strides[1], at<float>(out) + image * size,
-        out_strides[0], out_strides[1]};
-    kernels::depth_conv_block(level, precision, maps, at<const float>(packed), begin, end);
-  });
-}
-
-// Channels, outputs, side and stride.
-kernels::Convolution convolution_of(const std::array<std::int64_t, 4>& sizes) {
-  return {sizes[0], sizes[1], sizes[2], sizes[3]};
-}
-
-void run_convolution_pack(const std::array<std::int64_t, 4>& sizes, Address weight, Address bias,
-                          Address packed, const std::string& level_name, bool bfloat16) {
-  const kernels::KernelLevel level = level_of(level_name);
-  const GilReleased released;
-  kernels::convolution_pack(level, precision_of(bfloat16), convolution_of(sizes),
-                            at<const float>(weight), at<const float>(bias), at<float>(packed));
-}
-
-void run_convolution(const std::array<std::int64_t, 4>& sizes, std::int64_t height,
-                     std::int64_t width, Address x, Address out, Address packed,
-                     const ImageRanges& parts, unsigned threads, const std::string& level_name,
-                     bool bfloat16) {
-  const kernels::KernelLevel level = level_of(level_name);
-  const kernels::Precision precision = precision_of(bfloat16);
-  const kernels::Convolution of = convolution_of(sizes);
-  const std::int64_t x_size = height * width * of.channels;
-  const std::int64_t out_size = of.length_of(height) * of.length_of(width) * of.outputs;
-  run_ranges(parts, threads, [&](std::int64_t image, std::int64_t begin, std::int64_t end) {
-    const kernels::ConvolutionMaps maps{height, width, at<const float>(x) + image * x_size,
-                                        at<float>(out) + image * out_size};
-    kernels::convolution(level, precision, of, maps, at<const float>(packed), begin, end);
-  });
-}
 
 void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Address beta,
                   Address packed, const std::string& level_name) {
@@ -237,20 +167,6 @@ void run_gdn(std::int64_t channels, std::int64_t positions, Address x, const Str
 }  // namespace
 
 void bind_codec_kernels(py::module_& module) {
-  module.def("depth_conv_packed_size",
-             [](std::int64_t channels, const std::string& level, bool bfloat16) {
-               return kernels::depth_conv_packed_size(level_of(level), precision_of(bfloat16),
-                                                      channels);
-             });
-  module.def("depth_conv_pack", &run_depth_conv_pack);
-  module.def("depth_conv_block", &run_depth_conv_block);
-  module.def("convolution_packed_size", [](const std::array<std::int64_t, 4>& sizes,
-                                           const std::string& level, bool bfloat16) {
-    return kernels::convolution_packed_size(level_of(level), precision_of(bfloat16),
-                                            convolution_of(sizes));
-  });
-  module.def("convolution_pack", &run_convolution_pack);
-  module.def("convolution", &run_convolution);
   module.def("gdn_packed_size", [](std::int64_t channels, const std::string& level) {
     return kernels::gdn_packed_size(level_of(level), channels);
   });

@@ -27,6 +27,7 @@ PYBIND11_MODULE(_C, module) {
   icmh::bindings::bind_common(module);
   icmh::bindings::bind_integer_network(module);
   icmh::bindings::bind_codec_kernels(module);
+  icmh::bindings::bind_layers(module);
   icmh::bindings::bind_rans(module);
   icmh::bindings::bind_rans_compat(module);
   icmh::bindings::bind_sfma(module);

@@ -12,6 +12,7 @@ struct Convolution {
   std::int64_t channels, outputs;
   std::int64_t side;    // 1 or 3; beyond the border there are side / 2 positions of zeros
   std::int64_t stride;  // positions between two of the result
+  bool silu = false;    // of the sums; weights are packed the same
 
   std::int64_t depth() const { return side * side * channels; }
   std::int64_t length_of(std::int64_t length) const { return (length - 1) / stride + 1; }

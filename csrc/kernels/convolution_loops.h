@@ -74,8 +74,9 @@ ICMH_TARGET void level_convolution_positions(const Convolution& of, const Convol
                    : operand_of(tokens, stride, count, depth, words);
     float* const result = maps.out + first * of.outputs;
     float* const to = out_as_it_is ? result : sums;
-    multiply_tokens<Then::store>(operand, count, depth, packed, bias, of.outputs, to, out_stride,
-                                 {to, out_stride, nullptr});
+    const auto multiply = of.silu ? multiply_tokens<Then::silu> : multiply_tokens<Then::store>;
+    multiply(operand, count, depth, packed, bias, of.outputs, to, out_stride,
+             {to, out_stride, nullptr});
     if (!out_as_it_is) {
       store_tokens(sums, out_stride, of.outputs, count, result, 1, of.outputs);
     }

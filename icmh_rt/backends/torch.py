@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,18 +17,23 @@ from torch import Tensor
 from icmh_rt.backends import _devices
 from icmh_rt.backends._cuda_graphs import CudaMachine, GraphRunner
 from icmh_rt.backends.base import Backend, HostLatents, device_lap, lap
+from icmh_rt.bitstream import BASE_TASK
 from icmh_rt.bundle import Bundle
 from icmh_rt.coding import DEFAULT_HYPER_STRIDE, DEFAULT_LATENT_STRIDE
 from icmh_rt.errors import BackendUnavailableError, BundleError, OptionError
 from icmh_rt.images import size_of
+from icmh_rt.kernels._cpu_layers import LayerChain, chains_wanted
 from icmh_rt.kernels._parallel import single_threaded_workers
 from icmh_rt.kernels.images import image_in, image_out
 from icmh_rt.models.adapters import attach_trained, use_task
 from icmh_rt.models.feature_head import FeatureHead, module_of
 from icmh_rt.models.slimmable_hyperprior import (
     PATCH,
+    Analysis,
+    HyperAnalysis,
     SlimmableHyperprior,
     SlimmableHyperpriorConfig,
+    Synthesis,
 )
 
 _MEAN = 0.5  # what g_a's input is shifted by
@@ -49,10 +54,16 @@ def _check_sizes(config: SlimmableHyperpriorConfig, state: dict[str, Tensor]) ->
     size that only the config claims is allocated.
     """
     with torch.device("meta"):
-        shapes = {k: v.shape for k, v in SlimmableHyperprior(config).state_dict().items()}
-    for name, shape in shapes.items():
-        if name in state and state[name].shape != shape:
-            raise OptionError(f"{name} is {tuple(state[name].shape)}, not {tuple(shape)}")
+        parts: dict[str, torch.nn.Module] = {
+            "g_a": Analysis(config),
+            "h_a": HyperAnalysis(config),
+            "g_s": Synthesis(config),
+        }
+    for part, module in parts.items():
+        for key, value in module.state_dict().items():
+            name = f"{part}.{key}"
+            if name in state and state[name].shape != value.shape:
+                raise OptionError(f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}")
 
 
 def dtype_of(name: str, auto: torch.dtype = torch.float32) -> torch.dtype:
@@ -72,6 +83,13 @@ def device_of(name: str) -> torch.device:
             "use device='cpu'"
         )
     return device
+
+
+class _Chains(NamedTuple):
+    """A width's transforms."""
+
+    g_a: LayerChain
+    h_a: LayerChain
 
 
 class ComputesWithTorch(Backend):
@@ -124,6 +142,7 @@ class TorchBackend(ComputesWithTorch):
         self._wide_model = self._model if dtype == torch.float32 else None
         self._wide_lock = threading.Lock()
         self.graphs = GraphRunner(CudaMachine(device)) if device.type == "cuda" else None
+        self._kept_chains: dict[int, _Chains] = {}
 
     def _load(self, dtype: torch.dtype) -> tuple[SlimmableHyperprior, SlimmableHyperpriorConfig]:
         """The bundle's transforms, on the device."""
@@ -162,6 +181,9 @@ class TorchBackend(ComputesWithTorch):
 
     @torch.inference_mode()
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor | HostLatents:
+        chains = self._chains(width, task)
+        if chains is not None:
+            return chains.g_a([_on_cpu(image)])[0]
         if self.graphs is None and self._dtype == torch.float32:
             # Stage by stage, so that each has its time.
             with self._adapted(self._model, task):
@@ -171,6 +193,14 @@ class TorchBackend(ComputesWithTorch):
             latents = self._analyse(image, width, task, self._in_float32())
         return latents
 
+    def analyses(
+        self, images: Sequence[np.ndarray], width: float, task: str
+    ) -> list[Tensor | HostLatents]:
+        chains = self._chains(width, task)
+        if chains is None:
+            return super().analyses(images, width, task)
+        return [*chains.g_a([_on_cpu(image) for image in images])]
+
     @torch.inference_mode()
     def latent_to_host(self, y: Tensor | HostLatents) -> np.ndarray:
         return y.y if isinstance(y, HostLatents) else _to_tokens(y).float().numpy()
@@ -179,7 +209,33 @@ class TorchBackend(ComputesWithTorch):
     def hyper_analysis(self, y: Tensor | HostLatents, width: float, task: str) -> np.ndarray:
         if isinstance(y, HostLatents):
             return y.z
-        return _to_tokens(self._h_a(y, self._model, width)).float().numpy()
+        chains = self._chains(width, BASE_TASK)
+        z = self._h_a(y, self._model, width) if chains is None else chains.h_a([y])[0]
+        return _to_tokens(z).float().numpy()
+
+    def hyper_analyses(
+        self, ys: Sequence[Tensor | HostLatents], width: float, task: str
+    ) -> list[np.ndarray]:
+        chains = self._chains(width, BASE_TASK)
+        if chains is None or any(isinstance(y, HostLatents) for y in ys):
+            return super().hyper_analyses(ys, width, task)
+        return [_to_tokens(z).numpy() for z in chains.h_a(cast(list, ys))]
+
+    def _chains(self, width: float, task: str) -> _Chains | None:
+        """The transforms in one call each, where that is to be had: on a CPU, in float32, without
+        adapters.
+        """
+        plain = self.graphs is None and self._dtype == torch.float32
+        if not plain or task in self.bundle.adapters or not chains_wanted():
+            return None
+        index = self._config.width_index(width)
+        found = self._kept_chains.get(index)
+        if found is None:
+            found = self._kept_chains[index] = _Chains(
+                self._model.g_a.chain(index, DEFAULT_LATENT_STRIDE, _MEAN),
+                self._model.h_a.chain(index, DEFAULT_HYPER_STRIDE),
+            )
+        return found
 
     def _analyse(
         self, image: np.ndarray, width: float, task: str, model: SlimmableHyperprior
@@ -325,6 +381,10 @@ class TorchBackend(ComputesWithTorch):
 
     def __repr__(self) -> str:
         return f"TorchBackend(device={self.device!r}, dtype={self._dtype})"
+
+
+def _on_cpu(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image))
 
 
 def _to_tokens(x: Tensor) -> Tensor:

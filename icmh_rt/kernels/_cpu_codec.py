@@ -1,29 +1,20 @@
-"""The codecs' other ops in C++ (csrc/kernels), shared among threads by parts of the map."""
+"""The codecs' small ops in C++ (csrc/kernels), shared among threads by parts of the map."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from icmh_rt.kernels._cpu_native import native, native_obstacle, ranges
+from icmh_rt.kernels._cpu_native import native, native_obstacle, ranges, scalar_obstacle
 from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._memory import empty_result_maps
 
 _PART_VALUES = 1 << 16  # fewer are not worth a thread of their own
 _PARTS = 4  # for each thread: enough that the last ones even out
-_MIN_ROWS = 8  # of a depth-conv block; it repeats one projection of two more
 _MAX_PLANES = 128  # channels that are transposed there and back in less time than GDN saves
 _MAX_THRESHOLDS = 255  # indexes are bytes
-
-
-def _scalar_obstacle() -> str | None:
-    """Why a kernel that is made of matrix products should not run here, or None."""
-    if native().simd_level() == "scalar":
-        return "without AVX2, AVX-512 or NEON it is slower than PyTorch"
-    return None
 
 
 def _has_tiles() -> bool:
@@ -213,96 +204,11 @@ def image_out(
     return image
 
 
-# -- depth_conv_block ------------------------------------------------------------------------------
-
-
-def depth_conv_block_obstacle(x: Tensor, *weights: Tensor) -> str | None:
-    return native_obstacle((torch.float32,), x, *weights) or _scalar_obstacle()
-
-
-class PackedDepthConv:
-    """Weights of a depth-conv block as the kernel reads them: packed once for many calls.
-
-    Args:
-        weights: of `icmh_rt.kernels.depth_conv_block.reference`; they are not looked at again.
-        level: instructions, for tests.
-        bfloat16: whether matrices and what they are multiplied with may be rounded to bfloat16,
-            with sums in float32: done where it is faster, on AMX tiles.
-    """
-
-    def __init__(
-        self, weights: Sequence[Tensor], level: str = "auto", bfloat16: bool = False
-    ) -> None:
-        module = native()
-        self.channels, self.level, self.bfloat16 = weights[0].shape[0], level, bfloat16
-        matrices = [_rows(weights[i]) for i in (0, 4, 6, 8, 10)]
-        biases = [weights[i].contiguous() for i in (1, 5, 7, 9, 11)]
-        spatial, spatial_bias = weights[2].contiguous(), weights[3].contiguous()
-        self._packed = torch.empty(module.depth_conv_packed_size(self.channels, level, bfloat16))
-        module.depth_conv_pack(
-            self.channels,
-            [_address(part) for pair in zip(matrices, biases, strict=True) for part in pair],
-            [matrix.stride(0) for matrix in matrices],
-            _address(spatial),
-            _address(spatial_bias),
-            _address(self._packed),
-            level,
-            bfloat16,
-        )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The block; ``x`` is float32 ``(N, C, H, W)`` on the CPU."""
-        layout = memory_format(x)
-        x = x.contiguous(memory_format=layout)
-        out = empty_result_maps(x, x.shape[1])
-        if x.numel() == 0:
-            return out
-        images, channels, height, width = x.shape
-        strides = (1, channels) if is_channels_last(x) else (height * width, 1)
-        native().depth_conv_block(
-            channels,
-            height,
-            width,
-            _address(x),
-            strides,
-            _address(out),
-            strides,
-            _address(self._packed),
-            _bands(images, height),
-            torch.get_num_threads(),
-            self.level,
-            self.bfloat16,
-        )
-        return out
-
-
-def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor:
-    """See `icmh_rt.kernels.depth_conv_block.reference`; ``level``: instructions, for tests."""
-    return PackedDepthConv(weights, level)(x)
-
-
-def _rows(matrix: Tensor) -> Tensor:
-    """With neighbouring columns; rows may be any distance apart."""
-    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
-
-
-def _bands(images: int, height: int) -> list[tuple[int, int, int]]:
-    """(image, first row, end): few, for each repeats some of its neighbours' work."""
-    threads = torch.get_num_threads()
-    if threads == 1 or images >= 2 * threads:
-        bands = 1
-    else:
-        # Two for each thread even out threads of unequal speed, where they have many rows.
-        bands = threads * (2 if height >= 4 * threads * _MIN_ROWS else 1)
-    step = max(_MIN_ROWS, -(-height // bands))
-    return [(image, *rows) for image in range(images) for rows in ranges(height, step)]
-
-
 # -- gdn -------------------------------------------------------------------------------------------
 
 
 def gdn_obstacle(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> str | None:
-    found = native_obstacle((torch.float32,), x, beta, gamma) or _scalar_obstacle()
+    found = native_obstacle((torch.float32,), x, beta, gamma) or scalar_obstacle()
     if found is None and x.shape[1] > _MAX_PLANES and not is_channels_last(x) and not _has_tiles():
         found = f"with vectors only, planes of {x.shape[1]} channels are faster in PyTorch"
     return found
@@ -318,7 +224,8 @@ def gdn(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, level: str = "aut
         return out
     images, channels, height, width = x.shape
     positions = height * width
-    gamma, beta = _rows(gamma), beta.contiguous()
+    gamma = gamma if gamma.stride(1) == 1 else gamma.contiguous()  # rows any distance apart
+    beta = beta.contiguous()
     packed = torch.empty(module.gdn_packed_size(channels, level))
     module.gdn_pack(
         channels, _address(gamma), gamma.stride(0), _address(beta), _address(packed), level

@@ -42,6 +42,13 @@ def native_obstacle(dtypes: tuple[torch.dtype, ...], *tensors: Tensor | None) ->
     return None
 
 
+def scalar_obstacle() -> str | None:
+    """Why a kernel that is made of matrix products should not run here, or None."""
+    if native().simd_level() == "scalar":
+        return "without AVX2, AVX-512 or NEON it is slower than PyTorch"
+    return None
+
+
 def _names(dtypes: tuple[torch.dtype, ...]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 

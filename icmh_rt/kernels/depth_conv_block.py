@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu_codec, _cuda, _triton
-from icmh_rt.kernels._cpu_codec import PackedDepthConv as PackedDepthConv
+from icmh_rt.kernels import _cpu_layers, _cuda, _triton
 from icmh_rt.kernels._layout import empty_maps, is_channels_last, memory_format
 from icmh_rt.kernels._op import Op
 from icmh_rt.kernels._triton import tl
@@ -272,4 +271,4 @@ depth_conv_block = Op(
 )
 depth_conv_block.add("triton", run_triton, _triton.obstacle)
 depth_conv_block.add("cuda", _cuda.depth_conv_block, _cuda.obstacle)
-depth_conv_block.add("cpu", _cpu_codec.depth_conv_block, _cpu_codec.depth_conv_block_obstacle)
+depth_conv_block.add("cpu", _cpu_layers.depth_conv_block, _cpu_layers.depth_conv_block_obstacle)

@@ -18,9 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from icmh_rt.kernels._cpu_convolution import PackedConvolution, convolution_wanted
+from icmh_rt.kernels._cpu_layers import (
+    PackedConvolution,
+    PackedDepthConv,
+    convolution_wanted,
+)
 from icmh_rt.kernels._op import ENVIRONMENT
-from icmh_rt.kernels.depth_conv_block import PackedDepthConv, depth_conv_block
+from icmh_rt.kernels.depth_conv_block import depth_conv_block
 from icmh_rt.models.kept_weights import KeptWeights
 from icmh_rt.models.swin import runs_in_tiles
 
@@ -38,6 +42,14 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 
+def _normal(*shape: int, divisor: float = 1.0) -> Tensor:
+    """Random weights; on the meta device their shape alone: random numbers there would import
+    torch's compiler, which takes longer than loading a bundle and wants a folder for its cache.
+    """
+    weights = torch.empty(shape)
+    return weights if weights.is_meta else weights.normal_().div_(divisor)
+
+
 class _Slimmable(nn.Module):
     """Channel bookkeeping shared by the layers below.
 
@@ -47,6 +59,7 @@ class _Slimmable(nn.Module):
     """
 
     weight: nn.Parameter
+    stride = 1
 
     def __init__(
         self, in_channels: Sequence[int], out_channels: Sequence[int], bfloat16: bool = False
@@ -60,16 +73,20 @@ class _Slimmable(nn.Module):
     def _bias(self, width: int) -> Tensor:
         return self.bias[width, : self.out_channels[width]]
 
-    def _packed(self, x: Tensor, width: int, stride: int = 1) -> PackedConvolution | None:
-        """The width's weights for inference on ``x`` where there is a faster kernel for it."""
+    def _faster(self, x: Tensor, width: int) -> PackedConvolution | None:
+        """The layer for inference on ``x`` where there is a faster kernel for it."""
         if not runs_in_tiles(x) or not convolution_wanted(x):
             return None
+        return self.packed(width)
+
+    def packed(self, width: int) -> PackedConvolution:
+        """The layer for inference on a CPU, kept until its parameters change."""
         return _KEPT_CONVOLUTIONS.get(
             self,
             width,
             (self.weight, self.bias),
             lambda: PackedConvolution(
-                self.matrix(width), self._bias(width), stride, bfloat16=self.bfloat16
+                self.matrix(width), self._bias(width), self.stride, bfloat16=self.bfloat16
             ),
         )
 
@@ -89,10 +106,12 @@ class SlimPointwise(_Slimmable):
     ) -> None:
         super().__init__(in_channels, out_channels, bfloat16)
         fan_in = max(self.in_channels)
-        self.weight = nn.Parameter(torch.randn(max(self.out_channels), fan_in) / math.sqrt(fan_in))
+        self.weight = nn.Parameter(
+            _normal(max(self.out_channels), fan_in, divisor=math.sqrt(fan_in))
+        )
 
     def forward(self, x: Tensor, width: int) -> Tensor:
-        packed = self._packed(x, width)
+        packed = self._faster(x, width)
         if packed is not None:
             return packed(x)
         return pointwise(x, self.matrix(width), self._bias(width))
@@ -108,10 +127,10 @@ class SlimConv3x3(_Slimmable):
         self.stride = stride
         fan_in = 9 * max(self.in_channels)
         shape = (max(self.out_channels), max(self.in_channels), 3, 3)
-        self.weight = nn.Parameter(torch.randn(shape) / math.sqrt(fan_in))
+        self.weight = nn.Parameter(_normal(*shape, divisor=math.sqrt(fan_in)))
 
     def forward(self, x: Tensor, width: int) -> Tensor:
-        packed = self._packed(x, width, self.stride)
+        packed = self._faster(x, width)
         if packed is not None:
             return packed(x)
         weight, bias = self.matrix(width), self._bias(width)
@@ -123,7 +142,7 @@ class SlimDepthwise3x3(_Slimmable):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__(channels, channels)
-        weight = torch.randn(max(channels), 1, 3, 3) * 0.1
+        weight = _normal(max(channels), 1, 3, 3).mul_(0.1)
         weight[:, :, 1, 1] += 1.0
         self.weight = nn.Parameter(weight)
 
@@ -198,6 +217,10 @@ class DepthConvBlock(nn.Module):
         x = x + self.mix_out(mixed, width)
         gated = F.silu(self.ffn_gate(x, width)) * self.ffn_value(x, width)
         return x + self.ffn_out(gated, width)
+
+    def packed(self, width: int) -> PackedDepthConv:
+        """The block for inference on a CPU, kept until its parameters change."""
+        return self._kept(width).on_cpu
 
     def _kept(self, width: int) -> _Inference:
         # Straight from the modules' own tables: attributes of modules take as long as a small map.

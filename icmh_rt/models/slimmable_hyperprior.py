@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
 from icmh_rt.errors import OptionError
+from icmh_rt.kernels._cpu_layers import LayerChain
 from icmh_rt.models.slimmable import (
     DepthConvBlock,
     SlimConv3x3,
@@ -162,6 +163,16 @@ class Analysis(nn.Module):
             x = block(x, width)
         return x
 
+    def chain(self, width: int, multiple: int, offset: float) -> LayerChain:
+        """The same from pixels, for inference on a CPU; see `LayerChain.patches`."""
+        chain = LayerChain().patches(PATCH, multiple, offset).convolution(self.stem.packed(width))
+        for block in self.blocks_8[: self.depth_8[width]]:
+            chain.depth_conv(block.packed(width))
+        chain.convolution(self.down.packed(width))
+        for block in self.blocks_16[: self.depth_16[width]]:
+            chain.depth_conv(block.packed(width))
+        return chain
+
 
 class Synthesis(nn.Module):
     """g_s: latent ``(N, M, h, w)`` -> image ``(N, 3, 16h, 16w)``; the mirror of
@@ -210,6 +221,13 @@ class HyperAnalysis(nn.Module):
         y = y.contiguous(memory_format=torch.channels_last)
         x = F.silu(self.project(y, width))
         return self.down_2(F.silu(self.down_1(x, width)), width)
+
+    def chain(self, width: int, multiple: int) -> LayerChain:
+        """The same from latents of any size, for inference on a CPU; see `LayerChain.extension`."""
+        project = self.project.packed(width)
+        chain = LayerChain().extension(project.sizes[0], multiple).convolution(project, silu=True)
+        chain.convolution(self.down_1.packed(width), silu=True)
+        return chain.convolution(self.down_2.packed(width))
 
 
 class HyperSynthesis(nn.Module):

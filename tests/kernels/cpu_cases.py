@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from kernel_cases import EXACT, REGISTERED, TOLERANCES, arguments, cases, relati
 from torch import Tensor
 
 from icmh_rt import _native
-from icmh_rt.kernels import _cpu_codec
 
 LEVELS = tuple(_native.module().simd_levels())
 PRODUCT_LEVELS = tuple(_native.module().kernel_levels())  # of kernels that are matrix products
@@ -26,9 +26,11 @@ def threads(request: pytest.FixtureRequest) -> Any:
     torch.set_num_threads(before)
 
 
-def check_cases(op: str, level: str | None) -> None:
-    """Every case of ``op`` that is in float32; the others must be refused by name of the dtype."""
-    run, obstacle = getattr(_cpu_codec, op), getattr(_cpu_codec, f"{op}_obstacle")
+def check_cases(module: ModuleType, op: str, level: str | None) -> None:
+    """Every case of ``module``'s ``op`` that is in float32; the others must be refused by name of
+    the dtype.
+    """
+    run, obstacle = getattr(module, op), getattr(module, f"{op}_obstacle")
     for case in cases(op):
         given = arguments(case)
         reason = obstacle(*given)

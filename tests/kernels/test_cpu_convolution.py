@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from cpu_cases import PRODUCT_LEVELS, threads  # noqa: F401
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu_convolution
-from icmh_rt.kernels._cpu_convolution import PackedConvolution
+from icmh_rt.kernels import _cpu_layers
+from icmh_rt.kernels._cpu_layers import PackedConvolution
 from icmh_rt.models.slimmable import SlimConv3x3, SlimPointwise
 
 BOUNDS = {"amx": 1e-5}  # relative L2; floats as sums of two bfloat16
@@ -126,7 +126,7 @@ def test_layers_run_it_where_it_is_faster(layer, monkeypatch) -> None:
     monkeypatch.setattr(PackedConvolution, "__call__", counted)
     with torch.inference_mode():
         found = [layer(narrow, 0), layer(x, 1)]
-        wanted = _cpu_convolution.native().kernel_level() == "amx"
+        wanted = _cpu_layers.native().kernel_level() == "amx"
         assert calls == ([8, 16] if wanted else [])
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, exact, strict=True))
         monkeypatch.setenv("ICMH_KERNELS", "reference")

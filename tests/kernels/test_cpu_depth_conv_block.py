@@ -7,7 +7,7 @@ import torch
 from cpu_cases import PRODUCT_LEVELS, check_call, check_cases, threads  # noqa: F401
 from torch import Tensor
 
-from icmh_rt.kernels import _cpu_codec
+from icmh_rt.kernels import _cpu_layers
 
 
 def block(channels: int, *shape: int, channels_last: bool = True, spread: int = 3) -> list[Tensor]:
@@ -30,7 +30,7 @@ def block(channels: int, *shape: int, channels_last: bool = True, spread: int = 
 
 @pytest.mark.parametrize("level", PRODUCT_LEVELS)
 def test_cases(level: str) -> None:
-    check_cases("depth_conv_block", level)
+    check_cases(_cpu_layers, "depth_conv_block", level)
 
 
 @pytest.mark.parametrize("level", PRODUCT_LEVELS)
@@ -56,7 +56,7 @@ def test_rings_and_bands(
 ) -> None:
     given = block(channels, *shape, channels_last=channels_last)
     name = f"{channels} {shape} {channels_last}"
-    check_call("depth_conv_block", _cpu_codec.depth_conv_block, tuple(given), level, name)
+    check_call("depth_conv_block", _cpu_layers.depth_conv_block, tuple(given), level, name)
 
 
 def test_bands_give_the_same_bits() -> None:
@@ -65,7 +65,7 @@ def test_bands_give_the_same_bits() -> None:
     found = []
     for threads_now in (1, 2, 5):
         torch.set_num_threads(threads_now)
-        found.append(_cpu_codec.depth_conv_block(*given))
+        found.append(_cpu_layers.depth_conv_block(*given))
     torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
@@ -78,7 +78,7 @@ def test_transposed_weights_and_other_strides() -> None:
     given[3] = given[3].flip(2).flip(2)
     given[0] = torch.randn(2, 48, 8, 9)[:, ::2, 1:7, 1:8]
     check_call(
-        "depth_conv_block", _cpu_codec.depth_conv_block, tuple(given), "auto", "other strides"
+        "depth_conv_block", _cpu_layers.depth_conv_block, tuple(given), "auto", "other strides"
     )
 
 
@@ -87,7 +87,7 @@ def test_large_activations(level: str) -> None:
     """silu at both ends: neither overflows nor loses what is left."""
     given = block(16, 1, 8, 9)
     given[0] = given[0] * 1e3
-    check_call("depth_conv_block", _cpu_codec.depth_conv_block, tuple(given), level, "large")
+    check_call("depth_conv_block", _cpu_layers.depth_conv_block, tuple(given), level, "large")
 
 
 @pytest.mark.parametrize("level", PRODUCT_LEVELS)
@@ -97,8 +97,8 @@ def test_large_activations(level: str) -> None:
 def test_bfloat16(level: str, channels: int, shape: tuple[int, int, int]) -> None:
     """Rounded on tiles; elsewhere the same bits."""
     given = block(channels, *shape)
-    exact = _cpu_codec.PackedDepthConv(given[1:], level)(given[0])
-    found = _cpu_codec.PackedDepthConv(given[1:], level, bfloat16=True)(given[0])
+    exact = _cpu_layers.PackedDepthConv(given[1:], level)(given[0])
+    found = _cpu_layers.PackedDepthConv(given[1:], level, bfloat16=True)(given[0])
     assert found.stride() == exact.stride()
     if level == "amx":
         assert not torch.equal(found, exact)
@@ -109,13 +109,13 @@ def test_bfloat16(level: str, channels: int, shape: tuple[int, int, int]) -> Non
 
 def test_few_channels_are_not_rounded() -> None:
     given = block(31, 1, 5, 6)
-    exact = _cpu_codec.PackedDepthConv(given[1:])(given[0])
-    assert torch.equal(_cpu_codec.PackedDepthConv(given[1:], bfloat16=True)(given[0]), exact)
+    exact = _cpu_layers.PackedDepthConv(given[1:])(given[0])
+    assert torch.equal(_cpu_layers.PackedDepthConv(given[1:], bfloat16=True)(given[0]), exact)
 
 
 def test_nan_stays_where_it_belongs() -> None:
     given = block(16, 1, 9, 9)
     given[0][0, 3, 4, 4] = float("nan")
-    out = _cpu_codec.depth_conv_block(*given)
+    out = _cpu_layers.depth_conv_block(*given)
     wrong = out.isnan().any(1)[0]
     assert wrong[3:6, 3:6].all() and wrong.sum() == 9

@@ -11,7 +11,7 @@ from icmh_rt.kernels import _cpu_codec
 
 @pytest.mark.parametrize("level", PRODUCT_LEVELS)
 def test_cases(level: str) -> None:
-    check_cases("gdn", level)
+    check_cases(_cpu_codec, "gdn", level)
 
 
 @pytest.mark.parametrize("level", PRODUCT_LEVELS)

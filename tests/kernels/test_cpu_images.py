@@ -14,12 +14,12 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def test_cases_in() -> None:
-    check_cases("image_in", None)
+    check_cases(_cpu_codec, "image_in", None)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_cases_out(level: str) -> None:
-    check_cases("image_out", level)
+    check_cases(_cpu_codec, "image_out", level)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -14,7 +14,7 @@ from icmh_rt.kernels import _cpu_codec
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_cases(level: str) -> None:
-    check_cases("quantize_index", level)
+    check_cases(_cpu_codec, "quantize_index", level)
 
 
 @pytest.mark.parametrize("level", LEVELS)

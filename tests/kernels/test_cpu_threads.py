@@ -12,7 +12,7 @@ import pytest
 import torch
 from cpu_cases import threads  # noqa: F401
 
-from icmh_rt.kernels import _cpu_codec
+from icmh_rt.kernels import _cpu_layers
 from icmh_rt.kernels._cpu_native import native
 from icmh_rt.kernels._parallel import single_threaded_workers
 
@@ -38,13 +38,13 @@ def test_any_number_of_threads_gives_the_same_bits(threads: int) -> None:  # noq
     arguments = block(32, 40, 30)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    expected = _cpu_codec.depth_conv_block(*arguments)
+    expected = _cpu_layers.depth_conv_block(*arguments)
     torch.set_num_threads(before)
     large = torch.randn(1 << 20)
     for count in (1, 2, 3, 2, 5, before):
         torch.set_num_threads(count)
         large.exp()
-        assert torch.equal(_cpu_codec.depth_conv_block(*arguments), expected)
+        assert torch.equal(_cpu_layers.depth_conv_block(*arguments), expected)
     torch.set_num_threads(before)
 
 

@@ -1,0 +1,72 @@
+// Layers of the default codec's transforms on a CPU, one after the other, for several images at a
+// time: a layer's weights are read once for all of them, which for small images take longer to come
+// than to be multiplied, and only the first and the last maps are anybody else's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "kernels/convolution_cpu.h"
+#include "kernels/level.h"
+
+namespace icmh::kernels {
+
+// A channels-last map.
+struct MapSize {
+  std::int64_t height, width, channels;
+  std::int64_t floats() const { return height * width * channels; }
+};
+
+struct ChainImage {
+  std::int64_t height, width;
+  const void* in;  // what the first layer takes
+  float* out;
+};
+
+// A pool's loop: work(0) ... work(tasks - 1), each once, on as many threads as it will.
+using ParallelFor =
+    std::function<void(std::size_t tasks, const std::function<void(std::size_t)>& work)>;
+
+class LayerChain {
+ public:
+  LayerChain(KernelLevel level, Precision precision) : level_(level), precision_(precision) {}
+
+  // First of all layers, if it is one: bytes (height, width, 3) to pixel_unshuffle(pixels, patch),
+  // each pixel as `table` has it, 256 floats. Sides grow to multiples of `multiple`, of the patch
+  // as well, by repeating the border.
+  void add_patches(std::int64_t patch, std::int64_t multiple, const float* table);
+  // First of all layers, if it is one: a map with that many channels, its sides likewise grown.
+  void add_extension(std::int64_t channels, std::int64_t multiple);
+  // `packed` by convolution_pack or depth_conv_pack for this chain's level and precision; the
+  // caller keeps it.
+  void add_convolution(const Convolution& of, const float* packed);
+  void add_depth_conv(std::int64_t channels, const float* packed);
+
+  // Of the result, for an input of that size.
+  MapSize result(std::int64_t height, std::int64_t width) const;
+  // Floats of `memory` that run needs for images, of which only the sizes are looked at.
+  std::int64_t memory(const std::vector<ChainImage>& images) const;
+  // What an image gets does not depend on the others, nor on the number of threads.
+  void run(const std::vector<ChainImage>& images, unsigned threads, const ParallelFor& loop,
+           float* memory) const;
+
+ private:
+  struct Layer {
+    enum class Kind { patches, extension, convolution, depth_conv } kind;
+    Convolution convolution;  // of a depth-conv block its channels alone
+    std::int64_t patch, multiple;
+    std::vector<float> table;
+    const float* packed;
+  };
+
+  MapSize after(const Layer& layer, const MapSize& size) const;
+  // The sizes of an image's maps, that of the input first.
+  std::vector<MapSize> sizes(std::int64_t height, std::int64_t width) const;
+
+  KernelLevel level_;
+  Precision precision_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace icmh::kernels

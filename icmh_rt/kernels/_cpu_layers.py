@@ -1,0 +1,226 @@
+"""Layers of the default codec's transforms in C++ (csrc/kernels): by themselves, and in chains.
+
+Threads share a layer by parts of its maps, as csrc/kernels/layer_parts.h has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from icmh_rt.kernels._cpu_native import native, native_obstacle, scalar_obstacle
+from icmh_rt.kernels._layout import is_channels_last, memory_format
+from icmh_rt.kernels._memory import empty_floats, empty_result_maps, workspace
+from icmh_rt.kernels._op import wish
+
+
+def convolution_wanted(x: Tensor) -> bool:
+    """Whether `PackedConvolution` is to be run on ``x``: where it is faster, which on vectors alone
+    it is not than PyTorch, and if ICMH_KERNELS does not name others.
+    """
+    return native_obstacle((torch.float32,), x) is None and chains_wanted()
+
+
+def chains_wanted() -> bool:
+    """Whether a `LayerChain` is to be run, likewise."""
+    return wish() in ("auto", "cpu") and native().kernel_level() == "amx"
+
+
+class PackedConvolution:
+    """Weights of a 1x1 or 3x3 convolution as the kernel reads them: packed once for many calls.
+
+    Args:
+        weight: float32 (O, C) or (O, C, 3, 3), any strides. It is not looked at again.
+        bias: (O,).
+        stride: 1 or 2; beyond the border there are ``side // 2`` positions of zeros.
+        level: instructions, for tests.
+        bfloat16: as of `PackedDepthConv`.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        stride: int = 1,
+        level: str = "auto",
+        bfloat16: bool = False,
+    ) -> None:
+        if weight.ndim == 2:
+            weight = weight[:, :, None, None]
+        outputs, channels, side, _ = weight.shape
+        self.sizes, self.outputs, self.stride = (channels, outputs, side, stride), outputs, stride
+        self.level, self.bfloat16 = level, bfloat16
+        module = native()
+        size = module.convolution_packed_size(self.sizes, level, bfloat16)
+        self.packed = torch.empty(size)
+        weight, bias = weight.permute(0, 2, 3, 1).contiguous(), bias.contiguous()
+        module.convolution_pack(
+            self.sizes,
+            weight.data_ptr(),
+            bias.data_ptr(),
+            self.packed.data_ptr(),
+            level,
+            bfloat16,
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The convolution of float32 ``x (N, C, H, W)`` on the CPU; the result lies
+        channels-last.
+        """
+        x = x.contiguous(memory_format=torch.channels_last)
+        images, _, height, width = x.shape
+        rows, columns = ((side - 1) // self.stride + 1 for side in (height, width))
+        out = empty_floats((images, self.outputs, rows, columns), torch.channels_last)
+        if out.numel() == 0:
+            return out
+        native().convolution(
+            self.sizes,
+            height,
+            width,
+            x.data_ptr(),
+            out.data_ptr(),
+            self.packed.data_ptr(),
+            images,
+            torch.get_num_threads(),
+            self.level,
+            self.bfloat16,
+        )
+        return out
+
+
+def depth_conv_block_obstacle(x: Tensor, *weights: Tensor) -> str | None:
+    return native_obstacle((torch.float32,), x, *weights) or scalar_obstacle()
+
+
+class PackedDepthConv:
+    """Weights of a depth-conv block as the kernel reads them: packed once for many calls.
+
+    Args:
+        weights: of `icmh_rt.kernels.depth_conv_block.reference`; they are not looked at again.
+        level: instructions, for tests.
+        bfloat16: whether matrices and what they are multiplied with may be rounded to bfloat16,
+            with sums in float32: done where it is faster, on AMX tiles.
+    """
+
+    def __init__(
+        self, weights: Sequence[Tensor], level: str = "auto", bfloat16: bool = False
+    ) -> None:
+        module = native()
+        self.channels, self.level, self.bfloat16 = weights[0].shape[0], level, bfloat16
+        matrices = [_rows(weights[i]) for i in (0, 4, 6, 8, 10)]
+        biases = [weights[i].contiguous() for i in (1, 5, 7, 9, 11)]
+        spatial, spatial_bias = weights[2].contiguous(), weights[3].contiguous()
+        self.packed = torch.empty(module.depth_conv_packed_size(self.channels, level, bfloat16))
+        module.depth_conv_pack(
+            self.channels,
+            [part.data_ptr() for pair in zip(matrices, biases, strict=True) for part in pair],
+            [matrix.stride(0) for matrix in matrices],
+            spatial.data_ptr(),
+            spatial_bias.data_ptr(),
+            self.packed.data_ptr(),
+            level,
+            bfloat16,
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The block; ``x`` is float32 ``(N, C, H, W)`` on the CPU."""
+        layout = memory_format(x)
+        x = x.contiguous(memory_format=layout)
+        out = empty_result_maps(x, x.shape[1])
+        if x.numel() == 0:
+            return out
+        images, channels, height, width = x.shape
+        strides = (1, channels) if is_channels_last(x) else (height * width, 1)
+        native().depth_conv_block(
+            channels,
+            height,
+            width,
+            x.data_ptr(),
+            strides,
+            out.data_ptr(),
+            strides,
+            self.packed.data_ptr(),
+            images,
+            torch.get_num_threads(),
+            self.level,
+            self.bfloat16,
+        )
+        return out
+
+
+def depth_conv_block(x: Tensor, *weights: Tensor, level: str = "auto") -> Tensor:
+    """See `icmh_rt.kernels.depth_conv_block.reference`; ``level``: instructions, for tests."""
+    return PackedDepthConv(weights, level)(x)
+
+
+def _rows(matrix: Tensor) -> Tensor:
+    """With neighbouring columns; rows may be any distance apart."""
+    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+class LayerChain:
+    """Layers one after the other in a single native call, over several images at a time.
+
+    A layer's weights are read once for all images, which for small ones take longer to come from
+    memory than to be multiplied; between layers nothing but the threads' meeting takes time. What
+    an image gets does not depend on the others. Give the layers in order.
+
+    Args:
+        level: instructions, for tests; that of all layers.
+    """
+
+    def __init__(self, level: str = "auto") -> None:
+        self._chain = native().LayerChain(level, False)
+        self._level = level
+        self._layers: list[PackedConvolution | PackedDepthConv] = []  # the chain has addresses
+
+    def patches(self, patch: int, multiple: int, offset: float) -> LayerChain:
+        """Only first: uint8 ``(H, W, 3)`` to ``pixel_unshuffle(pixels / 255 - offset, patch)``, its
+        sides first grown to multiples of ``multiple`` by repeating the border.
+        """
+        table = torch.arange(256, dtype=torch.float32).div_(255.0).sub_(offset)
+        self._chain.add_patches(patch, multiple, table.data_ptr())
+        return self
+
+    def extension(self, channels: int, multiple: int) -> LayerChain:
+        """Only first: a map whose sides grow to multiples of ``multiple`` by repeating the
+        border.
+        """
+        self._chain.add_extension(channels, multiple)
+        return self
+
+    def convolution(self, layer: PackedConvolution, silu: bool = False) -> LayerChain:
+        """A convolution, and SiLU if asked for."""
+        self._check(layer)
+        self._chain.add_convolution(layer.sizes, silu, layer.packed.data_ptr())
+        return self
+
+    def depth_conv(self, layer: PackedDepthConv) -> LayerChain:
+        self._check(layer)
+        self._chain.add_depth_conv(layer.channels, layer.packed.data_ptr())
+        return self
+
+    def _check(self, layer: PackedConvolution | PackedDepthConv) -> None:
+        if layer.level != self._level or layer.bfloat16:
+            raise ValueError("the layer's weights are packed for other instructions")
+        self._layers.append(layer)
+
+    def __call__(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The result of each: float32 ``(1, C', H', W')``, channels-last.
+
+        Args:
+            maps: on the CPU, contiguous uint8 ``(H, W, 3)`` where patches are the first layer, else
+                channels-last float32 ``(1, C, H, W)``.
+        """
+        results, images = [], []
+        for x in maps:
+            height, width = x.shape[:2] if x.ndim == 3 else x.shape[2:]
+            rows, columns, channels = self._chain.result(height, width)
+            out = empty_floats((1, channels, rows, columns), torch.channels_last)
+            results.append(out)
+            images.append((height, width, x.data_ptr(), out.data_ptr()))
+        with workspace(self._chain.memory(images)) as memory:
+            self._chain.run(images, torch.get_num_threads(), memory.data_ptr())
+        return results
