@@ -8,8 +8,8 @@ decoded symbols, so a decoder gives the right latents or an error, never a wrong
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -70,12 +70,16 @@ class DecodeReport:
 class PartialPicture:
     """What `Decoder.decode_partial` returns.
 
-    image: uint8 ``(H, W, 3)``; where the latent did not arrive, as the hyper-latent predicts it ·
-    rows: so many rows from the top are those of the whole stream's picture, all H if nothing is
-    missing · fraction: of the latent's symbols, those that arrived, 0 to 1 · header: of the stream.
+    image: uint8 ``(H, W, 3)``, of all symbols that arrived; the others are taken as the
+    hyper-latent predicts them · exact: bool ``(h, w)``, by positions of the latent: the squares of
+    16×16 pixels that are those of the whole stream's picture, as no missing symbol reaches into
+    them · rows: so many rows from the top are exact over their whole width, all H if every square
+    is · fraction: of the latent's symbols, those that arrived, wherever they stand, 0 to 1 ·
+    header: of the stream.
     """
 
     image: NDArray[np.uint8]
+    exact: NDArray[np.bool_]
     rows: int
     fraction: float
     header: bitstream.Header
@@ -220,8 +224,8 @@ class Encoder(_Codec):
         different images overlap.
 
         Args:
-            images: anything that `encode` takes, any mix of sizes; taken from the iterable a few
-                ahead of what is yielded, by the calling thread.
+            images: anything that `encode` takes, any mix of sizes; taken from the iterable by the
+                calling thread, at most four a worker ahead of what is yielded.
             workers: images in work at a time; 0 for as many as there are threads
                 (`set_num_threads`).
             on_error: called with an image's number and its error, after which the image is left
@@ -248,7 +252,10 @@ class Encoder(_Codec):
     ) -> Iterator[tuple[int, bytes]]:
         with self._backend.workers(workers) as executor:
             # Closed here, not when it is collected: the executor would wait for all it was given.
-            with closing(map_ordered(self.encode, images, executor, 2 * workers)) as calls:
+            calls = map_ordered(
+                self.encode_together, images, executor, workers, self.images_together
+            )
+            with closing(calls):
                 for index, (_, call) in enumerate(calls):
                     try:
                         data = call.result()
@@ -258,6 +265,50 @@ class Encoder(_Codec):
                         on_error(index, error)
                         continue
                     yield index, data
+
+    @property
+    def images_together(self) -> int:
+        """How many images `encode_together` is best given, 1 where it gains nothing."""
+        return _TOGETHER if self._backend.pixels_together(self.width, self.task) else 1
+
+    def encode_together(self, images: Sequence[ImageLike]) -> list[bytes | ImageError]:
+        """The stream of each image, or why it has none: what a thread of `encode_many` does with
+        the images that it takes. Small ones go through the transforms together where that takes
+        less time; the bytes are those of `encode`.
+        """
+        most = self._backend.pixels_together(self.width, self.task)
+        results: list[bytes | ImageError] = []
+        group: list[NDArray[Any]] = []
+        for image in images:
+            try:
+                pixels = load_image(image, max_pixels=self.max_pixels)
+            except ImageError as error:
+                results += [*self._encode_group(group), error]
+                group = []
+                continue
+            if group and sum(each.size for each in group) + pixels.size > 3 * most:
+                results += self._encode_group(group)
+                group = []
+            group.append(pixels)
+        return results + self._encode_group(group)
+
+    def _encode_group(self, group: list[NDArray[Any]]) -> list[bytes | ImageError]:
+        if len(group) > 1:
+            with suppress(ImageError):  # of one: that one has it again below
+                latents = self._backend.encode_transforms_together(
+                    group, self.width, self.task, self.quality
+                )
+                return [
+                    self._coded(size_of(pixels), each, self._coding.indexes_z(size_of(pixels)))
+                    for pixels, each in zip(group, latents, strict=True)
+                ]
+        results: list[bytes | ImageError] = []
+        for pixels in group:
+            try:
+                results.append(self.encode(pixels))
+            except ImageError as error:
+                results.append(error)
+        return results
 
     def encode_detailed(
         self, image: ImageLike, *, progress: Progress | None = None
@@ -280,10 +331,17 @@ class Encoder(_Codec):
                 del image, pixels, transforms
                 latents = tiles.quantize(coding, y, symbols_z, size, tiling, progress)
         indexes_z = coding.indexes_z(size)
+        with measured_by(watch):
+            data = self._coded(size, latents, indexes_z)
+        return EncodeReport(data, watch.times, latents, indexes_z, coding)
+
+    def _coded(self, size: tuple[int, int], latents: Latents, indexes_z: NDArray[Any]) -> bytes:
+        """The stream of an image of that size."""
+        coding = self._coding
         low, high = _seals(latents, coding)
         z_section = rans.encode(latents.symbols_z, indexes_z, coding.tables_z, seal=low)
         y_section = rans.encode(latents.symbols_y, latents.indexes_y, coding.tables_y, seal=high)
-        watch.lap("entropy_coding")
+        lap("entropy_coding")
         header = bitstream.Header(
             format_version=bitstream.FORMAT_VERSION,
             flags=coding.flags,
@@ -294,8 +352,8 @@ class Encoder(_Codec):
             image_size=size,
         )
         data = bitstream.pack(header, z_section, y_section)
-        watch.lap("pack")
-        return EncodeReport(data, watch.times, latents, indexes_z, coding)
+        lap("pack")
+        return data
 
     def __repr__(self) -> str:
         return (
@@ -349,8 +407,9 @@ class Decoder(_Codec):
         )
 
     def decode_partial(self, data: Buffer, *, progress: Progress | None = None) -> PartialPicture:
-        """Decode what there is of a stream that was cut: the symbols before the cut are the
-        stream's, those behind it are taken as predicted.
+        """Decode what there is of a stream that was cut: the symbols that arrived are the
+        stream's, the others are taken as predicted. With a cut are lost the symbols behind it and,
+        of those before it, the values outside of their tables, which stand at the end.
 
         A cut stream has lost its checksums: that what is there was not altered is for the caller to
         know. One that is all there is checked and decoded as by `decode`.
@@ -368,21 +427,24 @@ class Decoder(_Codec):
         coding = self._coding_of(header)
         self._backend.check_image(header.width, header.task)
         tiling = self._tiling(header)
-        if not missing:
-            symbols = self._symbols(stream, coding, tiling)
-            image = self._picture(header, coding, tiling, *symbols, progress)
-            return PartialPicture(image, header.image_size[0], 1.0, header)
-        symbols_z, prediction, _ = self._hyper_symbols(stream, coding, tiling)
-        symbols_y, count = rans.decode_beginning(
-            stream.y_section, prediction.indexes, coding.tables_y
-        )
-        image = self._picture(header, coding, tiling, symbols_z, symbols_y, prediction, progress)
+        if missing:
+            symbols_z, prediction, _ = self._hyper_symbols(stream, coding, tiling)
+            symbols_y, known = rans.decode_beginning(
+                stream.y_section, prediction.indexes, coding.tables_y
+            )
+        else:
+            symbols_z, symbols_y, prediction = self._symbols(stream, coding, tiling)
+            known = np.ones(symbols_y.shape, np.bool_)
+        fraction = float(known.mean())
         reach = tiles.reach_of(self._bundle, header.width, header.task)
-        rows = 0
-        if reach is not None:
-            whole = count * len(symbols_y) // max(1, symbols_y.size) - reach.synthesis
-            rows = min(header.image_size[0], max(0, whole) * coding.latent_stride)
-        return PartialPicture(image, rows, count / max(1, symbols_y.size), header)
+        exact = tiles.exact_squares(known.all(-1), reach)
+        whole = int(np.logical_and.accumulate(exact.all(1)).sum())
+        rows = min(header.image_size[0], whole * coding.latent_stride)
+        if tiling is not None:
+            prediction = _UNKNOWN  # as in `decode`
+        del known
+        image = self._picture(header, coding, tiling, symbols_z, symbols_y, prediction, progress)
+        return PartialPicture(image, exact, rows, fraction, header)
 
     def decode_detailed(self, data: Buffer, *, progress: Progress | None = None) -> DecodeReport:
         """`decode` with the time of each stage. Raises as it does."""
@@ -522,6 +584,7 @@ class Decoder(_Codec):
         return f"Decoder(model={self.model!r}, backend={self._backend!r})"
 
 
+_TOGETHER = 2  # images; with three, each takes as long again
 _UNKNOWN = Prediction(None, np.empty((0, 0, 0), np.uint8))
 
 

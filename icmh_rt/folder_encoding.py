@@ -20,13 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from icmh_rt._threads import get_num_threads
 from icmh_rt.errors import IcmhError, ImageError
 from icmh_rt.image_jobs import Job, find_jobs, is_many
-from icmh_rt.images import load_image_bytes
+from icmh_rt.images import ImageLike, load_image_bytes
 from icmh_rt.pipeline import map_ordered
 from icmh_rt.places import Place, is_uri, place_of, read_uri
 
@@ -100,15 +99,17 @@ class FolderEncoding:
         with (
             self._manifest.recording() as record,
             self._encoder.backend.workers(workers) as executor,
-            closing(map_ordered(self._do, jobs, executor, 2 * workers)) as calls,
+            closing(
+                map_ordered(self._do, jobs, executor, workers, self._encoder.images_together)
+            ) as calls,
         ):
             for _, call in calls:
                 finished = call.result()
                 record(finished)
                 yield finished
 
-    def _do(self, job: Job) -> Finished:
-        return self._encode(job, self._manifest.known(job))
+    def _do(self, jobs: Sequence[Job]) -> list[Finished]:
+        return self._encode.together([(job, self._manifest.known(job)) for job in jobs])
 
 
 class Manifest:
@@ -145,8 +146,18 @@ class Manifest:
             self._place.remove(FAILED)
 
 
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A job whose image is to be encoded; digest: of its file."""
+
+    job: Job
+    known: Record | None
+    digest: str
+    image: ImageLike
+
+
 class JobEncoder:
-    """One job at a time, on any number of threads."""
+    """Does jobs, on any number of threads."""
 
     def __init__(self, encoder: Encoder, place: Place, force: bool) -> None:
         self._encoder = encoder
@@ -162,35 +173,64 @@ class JobEncoder:
 
     def __call__(self, job: Job, known: Record | None) -> Finished:
         """Do the job, unless ``known``, its record of an earlier run, says that it is done."""
+        return self.together([(job, known)])[0]
+
+    def together(self, jobs: Sequence[tuple[Job, Record | None]]) -> list[Finished]:
+        """Several jobs, of which each is done as if alone, on the calling thread."""
+        started = time.perf_counter()
+        begun = [self._begin(job, known) for job, known in jobs]
+        streams = iter(
+            self._encoder.encode_together(
+                [each.image for each in begun if isinstance(each, _Begun)]
+            )
+        )
+        finished = [
+            self._finish(each, next(streams)) if isinstance(each, _Begun) else each
+            for each in begun
+        ]
+        seconds = round((time.perf_counter() - started) / max(1, len(jobs)), 4)
+        for each in finished:
+            if each.record is not None and not each.skipped:
+                each.record["seconds"] = seconds
+        return finished
+
+    def _begin(self, job: Job, known: Record | None) -> _Begun | Finished:
+        """What there is to encode, or what became of the job already."""
         try:
-            return self._do(job, known)
+            if job.problem:
+                raise ImageError(job.problem)
+            digest, content = _opened(job.source)
+            if known is not None and self._is_done(known, digest):
+                return Finished(job, known, skipped=True)
+            image: ImageLike = job.source
+            if content is not None:
+                image = load_image_bytes(content, job.source, max_pixels=self._encoder.max_pixels)
+            return _Begun(job, known, digest, image)
         except (IcmhError, OSError) as error:
             return Finished(job, error=_reason(error, job.source))
 
-    def _do(self, job: Job, known: Record | None) -> Finished:
-        if job.problem:
-            raise ImageError(job.problem)
-        started = time.perf_counter()
-        digest, encode = _opened(job.source)
-        if known is not None and self._is_done(known, digest):
-            return Finished(job, known, skipped=True)
-        data = encode(self._encoder)
-        # One that this run's settings give, or an earlier version of it, is no one else's.
-        if known is None and not self._force and self._is_another(job.target, data):
-            raise OSError(
-                f"{self._place.join(job.target)} exists and is not this image's stream: "
-                "give --force to replace it"
-            )
-        self._place.write(job.target, data)
+    def _finish(self, begun: _Begun, data: bytes | ImageError) -> Finished:
+        job = begun.job
+        try:
+            if isinstance(data, ImageError):
+                raise data
+            # One that this run's settings give, or an earlier version of it, is no one else's.
+            if begun.known is None and not self._force and self._is_another(job.target, data):
+                raise OSError(
+                    f"{self._place.join(job.target)} exists and is not this image's stream: "
+                    "give --force to replace it"
+                )
+            self._place.write(job.target, data)
+        except (IcmhError, OSError) as error:
+            return Finished(job, error=_reason(error, job.source))
         return Finished(
             job,
             {
                 "input": job.source,
-                "sha256": digest,
+                "sha256": begun.digest,
                 "output": job.target,
                 "stream_bytes": len(data),
                 **self._settings,
-                "seconds": round(time.perf_counter() - started, 4),
             },
         )
 
@@ -206,22 +246,18 @@ class JobEncoder:
         return False
 
 
-def _opened(source: str) -> tuple[str, Callable[[Encoder], bytes]]:
-    """The SHA-256 of an image's file, and what encodes it."""
+def _opened(source: str) -> tuple[str, bytes | None]:
+    """The SHA-256 of an image's file; and what is in it, of one that is no path."""
     if is_uri(source):
         content = read_uri(source)
-        return hashlib.sha256(content).hexdigest(), partial(_encode_bytes, content, source)
+        return hashlib.sha256(content).hexdigest(), content
     if not stat.S_ISREG(os.stat(source).st_mode):  # opening a pipe would wait for its writer
         raise ImageError(f"{source}: is not an ordinary file: name an image file")
     digest = hashlib.sha256()
     with open(source, "rb") as file:
         while block := file.read(_HASHED_AT_ONCE):
             digest.update(block)
-    return digest.hexdigest(), lambda encoder: encoder.encode(source)
-
-
-def _encode_bytes(content: bytes, source: str, encoder: Encoder) -> bytes:
-    return encoder.encode(load_image_bytes(content, source, max_pixels=encoder.max_pixels))
+    return digest.hexdigest(), None
 
 
 def _by_output(lines: Iterator[str]) -> dict[str, Record]:

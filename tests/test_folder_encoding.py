@@ -84,9 +84,37 @@ def test_images_are_taken_as_they_are_needed(encoder) -> None:
     many = encoder.encode_many(images(), workers=2)
     assert taken == []
     assert next(many)[0] == 0
-    assert len(taken) <= 1 + 2 * 2
+    assert len(taken) <= 1 + 2 * 4
     many.close()
-    assert len(taken) <= 1 + 2 * 2
+    assert len(taken) <= 1 + 2 * 4
+
+
+def test_images_that_share_a_call_are_those_of_one_each(encoder) -> None:
+    """Small and large ones, and some that fail, in short lists and long ones."""
+    broken = np.zeros((4, 4, 7), np.uint8)
+    large = np.tile(picture(0), (20, 20, 1))
+    for images in ([], [broken], [picture(1)], [picture(i) for i in range(5)] + [broken, large]):
+        found = encoder.encode_together(images)
+        assert [isinstance(each, ImageError) for each in found] == [i is broken for i in images]
+        assert [each for each in found if isinstance(each, bytes)] == [
+            encoder.encode(image) for image in images if image is not broken
+        ]
+
+
+def test_one_image_that_cannot_be_transformed_leaves_the_others(encoder, monkeypatch) -> None:
+    """Values that are not finite belong to one of the images that went through together."""
+    together = encoder.backend.encode_transforms_together
+
+    def fails_on_black(images, *settings):
+        if any(not image.any() for image in images):
+            raise ImageError("not finite")
+        return together(images, *settings)
+
+    monkeypatch.setattr(encoder.backend, "pixels_together", lambda *_: 1 << 20)
+    monkeypatch.setattr(encoder.backend, "encode_transforms_together", fails_on_black)
+    first, black, last = encoder.encode_together([picture(0), picture(1) * 0, picture(2)])
+    assert isinstance(black, ImageError)
+    assert [first, last] == [encoder.encode(picture(0)), encoder.encode(picture(2))]
 
 
 def test_an_image_that_fails_is_reported_and_left_out(encoder) -> None:
