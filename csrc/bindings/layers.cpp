@@ -114,14 +114,16 @@ void run_convolution(const std::array<std::int64_t, 4>& sizes, std::int64_t heig
   });
 }
 
-// (height, width, address of what goes in, address of the result) each.
-using Images = std::vector<std::tuple<std::int64_t, std::int64_t, Address, Address>>;
+// (height, width, address of what goes in, address of the result, rows and columns of a picture)
+// each.
+using Images = std::vector<
+    std::tuple<std::int64_t, std::int64_t, Address, Address, std::int64_t, std::int64_t>>;
 
 std::vector<kernels::ChainImage> images_of(const Images& images) {
   std::vector<kernels::ChainImage> found;
   found.reserve(images.size());
-  for (const auto& [height, width, x, to] : images) {
-    found.push_back({height, width, at<const void>(x), at<float>(to)});
+  for (const auto& [height, width, x, to, rows, columns] : images) {
+    found.push_back({height, width, at<const void>(x), at<void>(to), rows, columns});
   }
   return found;
 }
@@ -176,6 +178,8 @@ void bind_layers(py::module_& module) {
            [](kernels::LayerChain& chain, std::int64_t channels, Address packed) {
              chain.add_depth_conv(channels, at<const float>(packed));
            })
+      .def("add_shuffle", &kernels::LayerChain::add_shuffle)
+      .def("add_pixels", &kernels::LayerChain::add_pixels)
       .def("result",
            [](const kernels::LayerChain& chain, std::int64_t height, std::int64_t width) {
              const kernels::MapSize size = chain.result(height, width);

@@ -29,24 +29,47 @@ void extend(const float* x, const MapSize& from, const MapSize& to, std::int64_t
   }
 }
 
+// Rows [begin, end) of the shuffled map.
+void shuffle(const float* x, const MapSize& from, const MapSize& to, std::int64_t factor,
+             std::int64_t begin, std::int64_t end, float* out) {
+  for (std::int64_t row = begin; row < end; ++row) {
+    const float* place =
+        x + row / factor * from.width * from.channels + row % factor * factor * to.channels;
+    float* square = out + row * to.width * to.channels;
+    // The squares' positions of one row lie side by side.
+    const std::int64_t floats = factor * to.channels;
+    for (std::int64_t column = 0; column < from.width; ++column) {
+      std::memcpy(square, place, static_cast<std::size_t>(floats) * sizeof(float));
+      place += from.channels;
+      square += floats;
+    }
+  }
+}
+
 }  // namespace
 
 void LayerChain::add_patches(std::int64_t patch, std::int64_t multiple, const float* table) {
-  layers_.push_back({Layer::Kind::patches, {}, patch, multiple, {table, table + 256}, nullptr});
+  layers_.push_back({Layer::Kind::patches, {}, nullptr, patch, multiple, {table, table + 256}});
 }
 
 void LayerChain::add_extension(std::int64_t channels, std::int64_t multiple) {
-  layers_.push_back(
-      {Layer::Kind::extension, {channels, channels, 1, 1}, 1, multiple, {}, nullptr});
+  layers_.push_back({Layer::Kind::extension, {channels, channels, 1, 1}, nullptr, 1, multiple});
 }
 
 void LayerChain::add_convolution(const Convolution& of, const float* packed) {
-  layers_.push_back({Layer::Kind::convolution, of, 1, 1, {}, packed});
+  layers_.push_back({Layer::Kind::convolution, of, packed});
 }
 
 void LayerChain::add_depth_conv(std::int64_t channels, const float* packed) {
-  layers_.push_back(
-      {Layer::Kind::depth_conv, {channels, channels, 3, 1}, 1, 1, {}, packed});
+  layers_.push_back({Layer::Kind::depth_conv, {channels, channels, 3, 1}, packed});
+}
+
+void LayerChain::add_shuffle(std::int64_t factor) {
+  layers_.push_back({Layer::Kind::shuffle, {}, nullptr, factor});
+}
+
+void LayerChain::add_pixels(std::int64_t patch, float offset) {
+  layers_.push_back({Layer::Kind::pixels, {}, nullptr, patch, 1, {}, offset});
 }
 
 MapSize LayerChain::after(const Layer& layer, const MapSize& size) const {
@@ -57,6 +80,11 @@ MapSize LayerChain::after(const Layer& layer, const MapSize& size) const {
     case Layer::Kind::extension:
       return {grown(size.height, layer.multiple), grown(size.width, layer.multiple),
               size.channels};
+    case Layer::Kind::shuffle:
+      return {size.height * layer.patch, size.width * layer.patch,
+              size.channels / (layer.patch * layer.patch)};
+    case Layer::Kind::pixels:
+      return {size.height * layer.patch, size.width * layer.patch, 3};
     default:
       return {layer.convolution.length_of(size.height), layer.convolution.length_of(size.width),
               layer.convolution.outputs};
@@ -110,7 +138,7 @@ void LayerChain::run(const std::vector<ChainImage>& images, unsigned threads,
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     // Results lie in one half of the memory, what they are made of in the other.
-    std::vector<float*> to;
+    std::vector<void*> to;
     float* place = memory + (i % 2 == 0 ? 0 : half);
     parts.clear();
     for (std::int64_t image = 0; image < count; ++image) {
@@ -122,7 +150,8 @@ void LayerChain::run(const std::vector<ChainImage>& images, unsigned threads,
       if (layer.kind == Layer::Kind::convolution) {
         add_convolution_parts(image, count, size.height * size.width, threads, &parts);
       } else {
-        add_depth_conv_parts(image, count, size.height, threads, &parts);
+        const bool pixels = layer.kind == Layer::Kind::pixels;
+        add_depth_conv_parts(image, count, pixels ? images[n].rows : size.height, threads, &parts);
       }
     }
     loop(parts.size(), [&](std::size_t task) {
@@ -130,25 +159,35 @@ void LayerChain::run(const std::vector<ChainImage>& images, unsigned threads,
       const auto n = static_cast<std::size_t>(image);
       const MapSize &before = maps[n][i], &size = maps[n][i + 1];
       const auto* const x = static_cast<const float*>(from[n]);
+      auto* const out = static_cast<float*>(to[n]);
       switch (layer.kind) {
         case Layer::Kind::patches:
           image_in({static_cast<const std::uint8_t*>(from[n]), before.height, before.width, 0, 0,
                     size.height * layer.patch, size.width * layer.patch, true, layer.patch,
-                    layer.table.data(), sizeof(float), to[n], true},
+                    layer.table.data(), sizeof(float), out, true},
                    begin, end);
           break;
         case Layer::Kind::extension:
-          extend(x, before, size, begin, end, to[n]);
+          extend(x, before, size, begin, end, out);
           break;
         case Layer::Kind::convolution:
-          convolution(level_, precision_, layer.convolution, {before.height, before.width, x, to[n]},
+          convolution(level_, precision_, layer.convolution, {before.height, before.width, x, out},
                       layer.packed, begin, end);
           break;
         case Layer::Kind::depth_conv:
           depth_conv_block(level_, precision_,
-                           {size.channels, size.height, size.width, x, 1, size.channels, to[n], 1,
+                           {size.channels, size.height, size.width, x, 1, size.channels, out, 1,
                             size.channels},
                            layer.packed, begin, end);
+          break;
+        case Layer::Kind::shuffle:
+          shuffle(x, before, size, layer.patch, begin, end, out);
+          break;
+        case Layer::Kind::pixels:
+          image_out({x, true, before.height, before.width, 0, 0, images[n].rows,
+                     images[n].columns, layer.patch, layer.offset,
+                     static_cast<std::uint8_t*>(to[n])},
+                    begin, end);
           break;
       }
     });

@@ -21,7 +21,10 @@ struct MapSize {
 struct ChainImage {
   std::int64_t height, width;
   const void* in;  // what the first layer takes
-  float* out;
+  void* out;       // what the last layer gives
+  // Of the picture, where pixels are the last layer: what of the map is wanted from its first
+  // corner on.
+  std::int64_t rows = 0, columns = 0;
 };
 
 // A pool's loop: work(0) ... work(tasks - 1), each once, on as many threads as it will.
@@ -43,7 +46,14 @@ class LayerChain {
   void add_convolution(const Convolution& of, const float* packed);
   void add_depth_conv(std::int64_t channels, const float* packed);
 
-  // Of the result, for an input of that size.
+  // A map (h, w, factor^2 C) whose channels are factor^2 maps of C, to (factor h, factor w, C):
+  // position (i, j) of each square is map factor i + j.
+  void add_shuffle(std::int64_t factor);
+  // Last of all layers, if it is one: pixel_shuffle(map, patch) as bytes (rows, columns, 3), by
+  // image_out of kernels/images_cpu.h.
+  void add_pixels(std::int64_t patch, float offset);
+
+  // Of the result, for an input of that size; of a picture, its whole map's.
   MapSize result(std::int64_t height, std::int64_t width) const;
   // Floats of `memory` that run needs for images, of which only the sizes are looked at.
   std::int64_t memory(const std::vector<ChainImage>& images) const;
@@ -53,11 +63,12 @@ class LayerChain {
 
  private:
   struct Layer {
-    enum class Kind { patches, extension, convolution, depth_conv } kind;
+    enum class Kind { patches, extension, convolution, depth_conv, shuffle, pixels } kind;
     Convolution convolution;  // of a depth-conv block its channels alone
-    std::int64_t patch, multiple;
-    std::vector<float> table;
-    const float* packed;
+    const float* packed = nullptr;
+    std::int64_t patch = 1, multiple = 1;
+    std::vector<float> table = {};
+    float offset = 0.0f;
   };
 
   MapSize after(const Layer& layer, const MapSize& size) const;

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
+from icmh_rt._onnxruntime import ort
 from icmh_rt.backends import _devices, presence
 from icmh_rt.backends._devices import Device
 from icmh_rt.errors import BackendUnavailableError, OptionError

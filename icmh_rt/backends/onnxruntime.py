@@ -17,9 +17,9 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime as ort
 
 from icmh_rt import graphs
+from icmh_rt._onnxruntime import ort
 from icmh_rt._threads import get_num_threads
 from icmh_rt.backends import _devices
 from icmh_rt.backends._onnxruntime_providers import Provider, providers_for, session

@@ -91,6 +91,7 @@ class _Chains(NamedTuple):
 
     g_a: LayerChain
     h_a: LayerChain
+    g_s: LayerChain
 
 
 class ComputesWithTorch(Backend):
@@ -238,6 +239,7 @@ class TorchBackend(ComputesWithTorch):
             found = self._kept_chains[index] = _Chains(
                 self._model.g_a.chain(index, DEFAULT_LATENT_STRIDE, _MEAN),
                 self._model.h_a.chain(index, DEFAULT_HYPER_STRIDE),
+                self._model.g_s.chain(index, _MEAN),
             )
         return found
 
@@ -299,6 +301,9 @@ class TorchBackend(ComputesWithTorch):
     def synthesis(
         self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
     ) -> np.ndarray:
+        chains = self._chains(width, task)
+        if chains is not None:
+            return chains.g_s.pictures([_to_map(y_hat)], [image_size])[0].numpy()
         image = self._synthesise(y_hat, width, task, image_size, self._model)
         if image is None:
             image = self._synthesise(y_hat, width, task, image_size, self._in_float32())
@@ -389,6 +394,11 @@ class TorchBackend(ComputesWithTorch):
 
 def _on_cpu(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image))
+
+
+def _to_map(y: np.ndarray) -> Tensor:
+    """``(h, w, C)`` -> ``(1, C, h, w)``, channels-last."""
+    return torch.from_numpy(np.ascontiguousarray(y)).permute(2, 0, 1)[None]
 
 
 def _to_tokens(x: Tensor) -> Tensor:

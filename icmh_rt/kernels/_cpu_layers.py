@@ -202,6 +202,18 @@ class LayerChain:
         self._chain.add_depth_conv(layer.channels, layer.packed.data_ptr())
         return self
 
+    def shuffle(self, factor: int) -> LayerChain:
+        """Maps of ``factor**2`` times C channels, of which C in turn are those of a position of
+        each square, row by row: `shuffled` has a convolution give them so.
+        """
+        self._chain.add_shuffle(factor)
+        return self
+
+    def pixels(self, patch: int, offset: float) -> LayerChain:
+        """Only last: ``pixel_shuffle(map, patch)`` to uint8, by `icmh_rt.kernels.images`."""
+        self._chain.add_pixels(patch, offset)
+        return self
+
     def _check(self, layer: PackedConvolution | PackedDepthConv) -> None:
         if layer.level != self._level or layer.bfloat16:
             raise ValueError("the layer's weights are packed for other instructions")
@@ -214,13 +226,40 @@ class LayerChain:
             maps: on the CPU, contiguous uint8 ``(H, W, 3)`` where patches are the first layer, else
                 channels-last float32 ``(1, C, H, W)``.
         """
-        results, images = [], []
+        results = []
         for x in maps:
-            height, width = x.shape[:2] if x.ndim == 3 else x.shape[2:]
-            rows, columns, channels = self._chain.result(height, width)
-            out = empty_floats((1, channels, rows, columns), torch.channels_last)
-            results.append(out)
-            images.append((height, width, x.data_ptr(), out.data_ptr()))
+            rows, columns, channels = self._chain.result(*_sides(x))
+            results.append(empty_floats((1, channels, rows, columns), torch.channels_last))
+        self._run(maps, results, [(0, 0)] * len(results))
+        return results
+
+    def pictures(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The result of each where pixels are the last layer: uint8 ``(H, W, 3)`` of these sizes,
+        from the first corner on.
+        """
+        results = [torch.empty((*size, 3), dtype=torch.uint8) for size in sizes]
+        self._run(maps, results, sizes)
+        return results
+
+    def _run(
+        self, maps: Sequence[Tensor], results: list[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> None:
+        images = [
+            (*_sides(x), x.data_ptr(), result.data_ptr(), *size)
+            for x, result, size in zip(maps, results, sizes, strict=True)
+        ]
         with workspace(self._chain.memory(images)) as memory:
             self._chain.run(images, torch.get_num_threads(), memory.data_ptr())
-        return results
+
+
+def shuffled(channels: int, factor: int) -> Tensor:
+    """Where the outputs of a layer before ``pixel_shuffle`` go for `LayerChain.shuffle`: indexes
+    into them, ``factor**2 * channels``.
+    """
+    return torch.arange(channels * factor**2).view(channels, -1).t().reshape(-1)
+
+
+def _sides(x: Tensor) -> tuple[int, int]:
+    """Of an image ``(H, W, 3)`` or a map ``(1, C, H, W)``."""
+    height, width = x.shape[:2] if x.ndim == 3 else x.shape[2:]
+    return height, width

@@ -13,6 +13,7 @@ import mmap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ KEPT_BYTES = 512 << 20
 """Free memory that is kept for the next call, in all; beyond it the smallest buffers go first."""
 
 _HUGE = 4 << 20  # smaller results are the allocator's
-_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+_PRIVATE: dict[str, Any] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)
 _lock = threading.RLock()  # a buffer may be freed by the garbage collector within any of the blocks
 _free: list[np.ndarray] = []
 

@@ -254,8 +254,8 @@ class WindowAttention:
         # Rows of it sum to one, so the sum is no longer than the longest value.
         attention = _on_grid(attention, _PROBABILITY_BITS)
         value = _snap(qkv[2], EXACT_BITS - _PROBABILITY_BITS - 1)
-        y = _product(attention, value).transpose(0, 2, 1, 3).reshape(-1, side * side, channels)
-        y = self._proj(y).reshape(height // side, width // side, side, side, channels)
+        mixed = _product(attention, value).transpose(0, 2, 1, 3).reshape(-1, side * side, channels)
+        y = self._proj(mixed).reshape(height // side, width // side, side, side, channels)
         y = y.transpose(0, 2, 1, 3, 4).reshape(height, width, channels)
         return np.roll(y, (self._shift, self._shift), axis=(0, 1))
 

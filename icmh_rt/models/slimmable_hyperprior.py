@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
 from icmh_rt.errors import OptionError
-from icmh_rt.kernels._cpu_layers import LayerChain
+from icmh_rt.kernels._cpu_layers import LayerChain, PackedConvolution, shuffled
 from icmh_rt.models.slimmable import (
     DepthConvBlock,
     SlimConv3x3,
@@ -200,6 +200,18 @@ class Synthesis(nn.Module):
         for block in self.blocks_8[: self.depth_8[width]]:
             x = block(x, width)
         return self.head(x, width)
+
+    def chain(self, width: int, offset: float) -> LayerChain:
+        """The same to pixels, for inference on a CPU; see `LayerChain.pixels`."""
+        chain = LayerChain()
+        for block in self.blocks_16[: self.depth_16[width]]:
+            chain.depth_conv(block.packed(width))
+        weight, bias = self.up.matrix(width), self.up.bias[width]
+        order = shuffled(len(weight) // 4, 2)
+        chain.convolution(PackedConvolution(weight[order], bias[order])).shuffle(2)
+        for block in self.blocks_8[: self.depth_8[width]]:
+            chain.depth_conv(block.packed(width))
+        return chain.convolution(self.head.packed(width)).pixels(PATCH, offset)
 
 
 class HyperAnalysis(nn.Module):

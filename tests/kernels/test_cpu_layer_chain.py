@@ -9,8 +9,13 @@ import torch.nn.functional as F
 from cpu_cases import PRODUCT_LEVELS, threads  # noqa: F401
 from torch import Tensor
 
-from icmh_rt.kernels._cpu_layers import LayerChain, PackedConvolution, PackedDepthConv
-from icmh_rt.kernels.images import reference_in
+from icmh_rt.kernels._cpu_layers import (
+    LayerChain,
+    PackedConvolution,
+    PackedDepthConv,
+    shuffled,
+)
+from icmh_rt.kernels.images import reference_in, reference_out
 
 SIZES = ((1, 1), (17, 33), (64, 48), (5, 200), (130, 9))
 PATCH, MULTIPLE, OFFSET = 8, 16, 0.5
@@ -98,6 +103,25 @@ def test_it_begins_with_a_map_that_grows(threads: int, level: str) -> None:  # n
         wide = F.conv2d(wide, second[0].double(), second[1].double(), 2, 1)
         assert found.shape == wide.shape
         torch.testing.assert_close(found.double(), wide, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", PRODUCT_LEVELS)
+def test_it_ends_with_a_picture(threads: int, level: str) -> None:  # noqa: F811
+    """After a shuffle, and of any part of the map: against PyTorch's layers."""
+    torch.manual_seed(4)
+    weight, bias = matrix(4 * 12, 17), torch.randn(4 * 12)
+    order = shuffled(12, 2)
+    up = PackedConvolution(weight[order], bias[order], level=level)
+    chain = LayerChain(level).convolution(up).shuffle(2).pixels(2, 0.5)
+    maps = [
+        0.1 * torch.randn(1, 17, *size).contiguous(memory_format=torch.channels_last)
+        for size in ((1, 1), (4, 9), (13, 2))
+    ]
+    sizes = [(4, 4), (13, 36), (50, 5)]
+    plain = PackedConvolution(weight, bias, level=level)
+    for x, size, found in zip(maps, sizes, chain.pictures(maps, sizes), strict=True):
+        planes = F.pixel_shuffle(plain(x), 2)
+        assert torch.equal(found, reference_out(planes, 0, 0, *size, 2, 0.5)[0])
 
 
 def test_layers_of_other_instructions_are_refused() -> None:
