@@ -169,14 +169,14 @@ void bind_layers(py::module_& module) {
       .def("add_extension", &kernels::LayerChain::add_extension)
       .def("add_convolution",
            [](kernels::LayerChain& chain, const std::array<std::int64_t, 4>& sizes, bool silu,
-              Address packed) {
+              Address packed, float bound) {
              kernels::Convolution of = convolution_of(sizes);
              of.silu = silu;
-             chain.add_convolution(of, at<const float>(packed));
+             chain.add_convolution(of, at<const float>(packed), bound);
            })
       .def("add_depth_conv",
-           [](kernels::LayerChain& chain, std::int64_t channels, Address packed) {
-             chain.add_depth_conv(channels, at<const float>(packed));
+           [](kernels::LayerChain& chain, std::int64_t channels, Address packed, float bound) {
+             chain.add_depth_conv(channels, at<const float>(packed), bound);
            })
       .def("add_shuffle", &kernels::LayerChain::add_shuffle)
       .def("add_pixels", &kernels::LayerChain::add_pixels)

@@ -29,6 +29,15 @@ void extend(const float* x, const MapSize& from, const MapSize& to, std::int64_t
   }
 }
 
+// Cuts values that were just computed, and are still in a cache; NaN stays.
+void bound(float most, float* values, std::int64_t count) {
+  if (most == LayerChain::kNoBound) return;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float low = values[i] < -most ? -most : values[i];
+    values[i] = low > most ? most : low;
+  }
+}
+
 // Rows [begin, end) of the shuffled map.
 void shuffle(const float* x, const MapSize& from, const MapSize& to, std::int64_t factor,
              std::int64_t begin, std::int64_t end, float* out) {
@@ -49,27 +58,27 @@ void shuffle(const float* x, const MapSize& from, const MapSize& to, std::int64_
 }  // namespace
 
 void LayerChain::add_patches(std::int64_t patch, std::int64_t multiple, const float* table) {
-  layers_.push_back({Layer::Kind::patches, {}, nullptr, patch, multiple, {table, table + 256}});
+  layers_.push_back({Layer::Kind::patches, {}, nullptr, kNoBound, patch, multiple, {table, table + 256}});
 }
 
 void LayerChain::add_extension(std::int64_t channels, std::int64_t multiple) {
-  layers_.push_back({Layer::Kind::extension, {channels, channels, 1, 1}, nullptr, 1, multiple});
+  layers_.push_back({Layer::Kind::extension, {channels, channels, 1, 1}, nullptr, kNoBound, 1, multiple});
 }
 
-void LayerChain::add_convolution(const Convolution& of, const float* packed) {
-  layers_.push_back({Layer::Kind::convolution, of, packed});
+void LayerChain::add_convolution(const Convolution& of, const float* packed, float bound) {
+  layers_.push_back({Layer::Kind::convolution, of, packed, bound});
 }
 
-void LayerChain::add_depth_conv(std::int64_t channels, const float* packed) {
-  layers_.push_back({Layer::Kind::depth_conv, {channels, channels, 3, 1}, packed});
+void LayerChain::add_depth_conv(std::int64_t channels, const float* packed, float bound) {
+  layers_.push_back({Layer::Kind::depth_conv, {channels, channels, 3, 1}, packed, bound});
 }
 
 void LayerChain::add_shuffle(std::int64_t factor) {
-  layers_.push_back({Layer::Kind::shuffle, {}, nullptr, factor});
+  layers_.push_back({Layer::Kind::shuffle, {}, nullptr, kNoBound, factor});
 }
 
 void LayerChain::add_pixels(std::int64_t patch, float offset) {
-  layers_.push_back({Layer::Kind::pixels, {}, nullptr, patch, 1, {}, offset});
+  layers_.push_back({Layer::Kind::pixels, {}, nullptr, kNoBound, patch, 1, {}, offset});
 }
 
 MapSize LayerChain::after(const Layer& layer, const MapSize& size) const {
@@ -173,12 +182,15 @@ void LayerChain::run(const std::vector<ChainImage>& images, unsigned threads,
         case Layer::Kind::convolution:
           convolution(level_, precision_, layer.convolution, {before.height, before.width, x, out},
                       layer.packed, begin, end);
+          bound(layer.bound, out + begin * size.channels, (end - begin) * size.channels);
           break;
         case Layer::Kind::depth_conv:
           depth_conv_block(level_, precision_,
                            {size.channels, size.height, size.width, x, 1, size.channels, out, 1,
                             size.channels},
                            layer.packed, begin, end);
+          bound(layer.bound, out + begin * size.width * size.channels,
+                (end - begin) * size.width * size.channels);
           break;
         case Layer::Kind::shuffle:
           shuffle(x, before, size, layer.patch, begin, end, out);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "kernels/convolution_cpu.h"
@@ -33,6 +34,8 @@ using ParallelFor =
 
 class LayerChain {
  public:
+  static constexpr float kNoBound = std::numeric_limits<float>::infinity();
+
   LayerChain(KernelLevel level, Precision precision) : level_(level), precision_(precision) {}
 
   // First of all layers, if it is one: bytes (height, width, 3) to pixel_unshuffle(pixels, patch),
@@ -42,9 +45,9 @@ class LayerChain {
   // First of all layers, if it is one: a map with that many channels, its sides likewise grown.
   void add_extension(std::int64_t channels, std::int64_t multiple);
   // `packed` by convolution_pack or depth_conv_pack for this chain's level and precision; the
-  // caller keeps it.
-  void add_convolution(const Convolution& of, const float* packed);
-  void add_depth_conv(std::int64_t channels, const float* packed);
+  // caller keeps it. Results are cut to ±bound.
+  void add_convolution(const Convolution& of, const float* packed, float bound = kNoBound);
+  void add_depth_conv(std::int64_t channels, const float* packed, float bound = kNoBound);
 
   // A map (h, w, factor^2 C) whose channels are factor^2 maps of C, to (factor h, factor w, C):
   // position (i, j) of each square is map factor i + j.
@@ -66,6 +69,7 @@ class LayerChain {
     enum class Kind { patches, extension, convolution, depth_conv, shuffle, pixels } kind;
     Convolution convolution;  // of a depth-conv block its channels alone
     const float* packed = nullptr;
+    float bound = kNoBound;
     std::int64_t patch = 1, multiple = 1;
     std::vector<float> table = {};
     float offset = 0.0f;

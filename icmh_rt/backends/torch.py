@@ -145,6 +145,7 @@ class TorchBackend(ComputesWithTorch):
         self._wide_lock = threading.Lock()
         self.graphs = GraphRunner(CudaMachine(device)) if device.type == "cuda" else None
         self._kept_chains: dict[int, _Chains] = {}
+        self._kept_heads: dict[str, LayerChain] = {}
 
     def _load(self, dtype: torch.dtype) -> tuple[SlimmableHyperprior, SlimmableHyperpriorConfig]:
         """The bundle's transforms, on the device."""
@@ -230,8 +231,7 @@ class TorchBackend(ComputesWithTorch):
         """The transforms in one call each, where that is to be had: on a CPU, in float32, without
         adapters.
         """
-        plain = self.graphs is None and self._dtype == torch.float32
-        if not plain or task in self.bundle.adapters or not chains_wanted():
+        if task in self.bundle.adapters or not self._chained():
             return None
         index = self._config.width_index(width)
         found = self._kept_chains.get(index)
@@ -242,6 +242,9 @@ class TorchBackend(ComputesWithTorch):
                 self._model.g_s.chain(index, _MEAN),
             )
         return found
+
+    def _chained(self) -> bool:
+        return self.graphs is None and self._dtype == torch.float32 and chains_wanted()
 
     def _analyse(
         self, image: np.ndarray, width: float, task: str, model: SlimmableHyperprior
@@ -345,6 +348,9 @@ class TorchBackend(ComputesWithTorch):
         self, y_hat: np.ndarray, width: float, task: str, image_size: tuple[int, int]
     ) -> dict[str, np.ndarray]:
         head = self.bundle.feature_head(width, task)
+        chain = self._head_chain(task)
+        if chain is not None:
+            return head.split(chain([_to_map(y_hat)])[0][0].contiguous().numpy())
         found = self._features(y_hat, task, self._heads[task])
         if self._dtype != torch.float32 and not np.isfinite(found).all():
             found = self._features(y_hat, task, module_of(head).to(self._device))
@@ -359,6 +365,14 @@ class TorchBackend(ComputesWithTorch):
 
         key = (y_hat.shape, task) if head is self._heads[task] else None
         return self._run("features", y_hat, key, body)
+
+    def _head_chain(self, task: str) -> LayerChain | None:
+        """The task's feature head in one call, as `_chains`."""
+        if not self._chained() or task not in self._heads:
+            return None
+        if task not in self._kept_heads:
+            self._kept_heads[task] = self._heads[task].chain()
+        return self._kept_heads[task]
 
     # -- both --------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Threads share a layer by parts of its maps, as csrc/kernels/layer_parts.h has th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,17 +16,27 @@ from icmh_rt.kernels._layout import is_channels_last, memory_format
 from icmh_rt.kernels._memory import empty_floats, empty_result_maps, workspace
 from icmh_rt.kernels._op import wish
 
+# Instruction sets with which a chain takes less time than PyTorch and calls of single layers. Where
+# it was not timed, on Arm, it is not chosen.
+_CHAINED = ("avx2", "avx512", "amx")
+
 
 def convolution_wanted(x: Tensor) -> bool:
-    """Whether `PackedConvolution` is to be run on ``x``: where it is faster, which on vectors alone
-    it is not than PyTorch, and if ICMH_KERNELS does not name others.
+    """Whether `PackedConvolution` is to be run on ``x`` by itself: where it is faster, which on
+    vectors alone it is not than PyTorch, and if ICMH_KERNELS does not name others.
     """
-    return native_obstacle((torch.float32,), x) is None and chains_wanted()
+    if not _asked_for() or native_obstacle((torch.float32,), x) is not None:
+        return False
+    return native().kernel_level() == "amx"
 
 
 def chains_wanted() -> bool:
     """Whether a `LayerChain` is to be run, likewise."""
-    return wish() in ("auto", "cpu") and native().kernel_level() == "amx"
+    return _asked_for() and native().kernel_level() in _CHAINED
+
+
+def _asked_for() -> bool:
+    return wish() in ("auto", "cpu")
 
 
 class PackedConvolution:
@@ -169,11 +180,12 @@ class LayerChain:
 
     Args:
         level: instructions, for tests; that of all layers.
+        bfloat16: as of all layers.
     """
 
-    def __init__(self, level: str = "auto") -> None:
-        self._chain = native().LayerChain(level, False)
-        self._level = level
+    def __init__(self, level: str = "auto", bfloat16: bool = False) -> None:
+        self._chain = native().LayerChain(level, bfloat16)
+        self._level, self._bfloat16 = level, bfloat16
         self._layers: list[PackedConvolution | PackedDepthConv] = []  # the chain has addresses
 
     def patches(self, patch: int, multiple: int, offset: float) -> LayerChain:
@@ -191,15 +203,18 @@ class LayerChain:
         self._chain.add_extension(channels, multiple)
         return self
 
-    def convolution(self, layer: PackedConvolution, silu: bool = False) -> LayerChain:
-        """A convolution, and SiLU if asked for."""
+    def convolution(
+        self, layer: PackedConvolution, silu: bool = False, bound: float = math.inf
+    ) -> LayerChain:
+        """A convolution, then SiLU if asked for, cut to ``±bound``."""
         self._check(layer)
-        self._chain.add_convolution(layer.sizes, silu, layer.packed.data_ptr())
+        self._chain.add_convolution(layer.sizes, silu, layer.packed.data_ptr(), bound)
         return self
 
-    def depth_conv(self, layer: PackedDepthConv) -> LayerChain:
+    def depth_conv(self, layer: PackedDepthConv, bound: float = math.inf) -> LayerChain:
+        """A block, cut to ``±bound``."""
         self._check(layer)
-        self._chain.add_depth_conv(layer.channels, layer.packed.data_ptr())
+        self._chain.add_depth_conv(layer.channels, layer.packed.data_ptr(), bound)
         return self
 
     def shuffle(self, factor: int) -> LayerChain:
@@ -215,7 +230,7 @@ class LayerChain:
         return self
 
     def _check(self, layer: PackedConvolution | PackedDepthConv) -> None:
-        if layer.level != self._level or layer.bfloat16:
+        if (layer.level, layer.bfloat16) != (self._level, self._bfloat16):
             raise ValueError("the layer's weights are packed for other instructions")
         self._layers.append(layer)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from icmh_rt.errors import BundleError
 from icmh_rt.feature_files import BOUND, TrainedFeatureHead
+from icmh_rt.kernels._cpu_layers import LayerChain
 from icmh_rt.models.slimmable import DepthConvBlock, SlimPointwise
 
 
@@ -50,6 +51,15 @@ class FeatureHead(nn.Module):
         for block in self.blocks:
             x = bounded(block(x, 0), -BOUND, BOUND)
         return self.out(x, 0)
+
+    def chain(self) -> LayerChain:
+        """The same for inference on a CPU."""
+        chain = LayerChain(bfloat16=self.stem.bfloat16).convolution(
+            self.stem.packed(0), bound=BOUND
+        )
+        for block in self.blocks:
+            chain.depth_conv(block.packed(0), BOUND)
+        return chain.convolution(self.out.packed(0))
 
     def split(self, features: Tensor) -> dict[str, Tensor]:
         """What `forward` gave, by name."""

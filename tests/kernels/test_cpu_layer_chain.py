@@ -124,6 +124,20 @@ def test_it_ends_with_a_picture(threads: int, level: str) -> None:  # noqa: F811
         assert torch.equal(found, reference_out(planes, 0, 0, *size, 2, 0.5)[0])
 
 
+@pytest.mark.parametrize("level", PRODUCT_LEVELS)
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_results_are_bounded(threads: int, level: str, bfloat16: bool) -> None:  # noqa: F811
+    torch.manual_seed(5)
+    first = PackedConvolution(matrix(24, 17), torch.randn(24), level=level, bfloat16=bfloat16)
+    block = PackedDepthConv(Layers.weights(24), level, bfloat16)
+    chain = LayerChain(level, bfloat16).convolution(first, bound=0.5).depth_conv(block, 0.25)
+    x = torch.randn(1, 17, 31, 6).contiguous(memory_format=torch.channels_last)
+    x[0, 3, 2, 1] = float("nan")
+    expected = block(first(x).clamp_(-0.5, 0.5)).clamp_(-0.25, 0.25)
+    assert torch.equal(chain([x])[0].nan_to_num(9.0), expected.nan_to_num(9.0))
+    assert expected.isnan().any() and (expected == 0.25).any() and (expected == -0.25).any()
+
+
 def test_layers_of_other_instructions_are_refused() -> None:
     with pytest.raises(ValueError, match="other instructions"):
         LayerChain("auto").convolution(
