@@ -30,7 +30,7 @@ class Latents:
 
     symbols_z: int32 ``(hz, wz, Z)``, empty in models without a hyperprior · symbols_y: int32
     ``(h, w, M)`` · prediction: of y, what z tells · times: seconds by stage,
-    those of all images together where several were encoded.
+    of all images that were encoded together.
     """
 
     symbols_z: NDArray[Any]

@@ -182,47 +182,48 @@ class TorchBackend(ComputesWithTorch):
 
     # -- encoding ----------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def analysis(self, image: np.ndarray, width: float, task: str) -> Tensor | HostLatents:
-        chains = self._chains(width, task)
-        if chains is not None:
-            return chains.g_a([_on_cpu(image)])[0]
-        if self.graphs is None and self._dtype == torch.float32:
-            # Stage by stage, so that each has its time.
-            with self._adapted(self._model, task):
-                return self._g_a(torch.from_numpy(image)[None], self._model, width)
-        latents = self._analyse(image, width, task, self._model)
-        if latents is None:
-            latents = self._analyse(image, width, task, self._in_float32())
-        return latents
+        return self.analyses([image], width, task)[0]
 
+    @torch.inference_mode()
     def analyses(
         self, images: Sequence[np.ndarray], width: float, task: str
     ) -> list[Tensor | HostLatents]:
         chains = self._chains(width, task)
-        if chains is None:
-            return super().analyses(images, width, task)
-        return [*chains.g_a([_on_cpu(image) for image in images])]
+        if chains is not None:
+            return [*chains.g_a([_contiguous(image) for image in images])]
+        if self.graphs is None and self._dtype == torch.float32:
+            # Stage by stage, so that each has its time.
+            with self._adapted(self._model, task):
+                return [self._g_a(torch.from_numpy(i)[None], self._model, width) for i in images]
+        return [self._both_latents(image, width, task) for image in images]
+
+    def _both_latents(self, image: np.ndarray, width: float, task: str) -> HostLatents:
+        latents = self._analyse(image, width, task, self._model)
+        if latents is None:
+            latents = self._analyse(image, width, task, self._in_float32())
+        return cast(HostLatents, latents)  # in float32 it is not None
 
     @torch.inference_mode()
     def latent_to_host(self, y: Tensor | HostLatents) -> np.ndarray:
         return y.y if isinstance(y, HostLatents) else _to_tokens(y).float().numpy()
 
-    @torch.inference_mode()
     def hyper_analysis(self, y: Tensor | HostLatents, width: float, task: str) -> np.ndarray:
-        if isinstance(y, HostLatents):
-            return y.z
-        chains = self._chains(width, BASE_TASK)
-        z = self._h_a(y, self._model, width) if chains is None else chains.h_a([y])[0]
-        return _to_tokens(z).float().numpy()
+        return self.hyper_analyses([y], width, task)[0]
 
+    @torch.inference_mode()
     def hyper_analyses(
         self, ys: Sequence[Tensor | HostLatents], width: float, task: str
     ) -> list[np.ndarray]:
-        chains = self._chains(width, BASE_TASK)
-        if chains is None or any(isinstance(y, HostLatents) for y in ys):
-            return super().hyper_analyses(ys, width, task)
-        return [_to_tokens(z).numpy() for z in chains.h_a(cast(list, ys))]
+        tensors = [y for y in ys if not isinstance(y, HostLatents)]
+        chains = self._chains(width, BASE_TASK)  # there are no adapters in h_a
+        if chains is None:
+            zs = iter([self._h_a(y, self._model, width) for y in tensors])
+        else:
+            zs = iter(chains.h_a(tensors))
+        return [
+            y.z if isinstance(y, HostLatents) else _to_tokens(next(zs)).float().numpy() for y in ys
+        ]
 
     def pixels_together(self, width: float, task: str) -> int:
         return 0 if self._chains(width, task) is None else _PIXELS_TOGETHER
@@ -406,13 +407,13 @@ class TorchBackend(ComputesWithTorch):
         return f"TorchBackend(device={self.device!r}, dtype={self._dtype})"
 
 
-def _on_cpu(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image))
+def _contiguous(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _to_map(y: np.ndarray) -> Tensor:
     """``(h, w, C)`` -> ``(1, C, h, w)``, channels-last."""
-    return torch.from_numpy(np.ascontiguousarray(y)).permute(2, 0, 1)[None]
+    return _contiguous(y).permute(2, 0, 1)[None]
 
 
 def _to_tokens(x: Tensor) -> Tensor:
