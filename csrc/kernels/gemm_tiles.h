@@ -106,16 +106,44 @@ ICMH_TARGET inline void convert_panel(const float* panel, int64_t depth, std::ui
   }
 }
 
-// The intrinsics take numbers of tiles as text.
-#define ICMH_TILE_ROW(positions, sum0, sum1, sum2)                           \
-  do {                                                                       \
-    _tile_loadd(7, positions, 64);                                           \
-    _tile_dpbf16ps(sum0, 6, 7);                                              \
-    _tile_loadd(7, positions + kTileWords, 64);                              \
-    _tile_dpbf16ps(sum1, 6, 7);                                              \
-    _tile_loadd(7, positions + 2 * kTileWords, 64);                          \
-    _tile_dpbf16ps(sum2, 6, 7);                                              \
-  } while (false)
+// Sums of 16 rows of weights and a panel's 48 columns. A tile multiplies for so long that vectors
+// can do something else meanwhile: `between` is called three times a block.
+template <class Between>
+ICMH_TARGET inline void sum_rows(const std::uint32_t* weights, const std::uint32_t* columns,
+                                 int64_t blocks, float* sums, const Between& between) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const std::uint32_t* const lower = columns + kColumnTiles * kTileWords;
+    _tile_loadd(3, weights + kTileWords, 64);
+    _tile_loadd(5, columns, 64);
+    _tile_loadd(6, columns + kTileWords, 64);
+    _tile_loadd(7, columns + 2 * kTileWords, 64);
+    _tile_dpbf16ps(0, 3, 5);
+    _tile_dpbf16ps(1, 3, 6);
+    _tile_dpbf16ps(2, 3, 7);
+    between();
+    _tile_loadd(4, weights, 64);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_dpbf16ps(2, 4, 7);
+    between();
+    _tile_loadd(5, lower, 64);
+    _tile_loadd(6, lower + kTileWords, 64);
+    _tile_loadd(7, lower + 2 * kTileWords, 64);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_dpbf16ps(2, 4, 7);
+    between();
+    weights += 2 * kTileWords;
+    columns += 2 * kColumnTiles * kTileWords;
+  }
+  constexpr int kBytes = kPanel * static_cast<int>(sizeof(float));
+  _tile_stored(0, sums, kBytes);
+  _tile_stored(1, sums + 16, kBytes);
+  _tile_stored(2, sums + 32, kBytes);
+}
 
 // multiply_panel of kernels/gemm.h.
 ICMH_TARGET inline void multiply_tiles(const float* packed, const float* panel, int64_t rows,
@@ -129,47 +157,18 @@ ICMH_TARGET inline void multiply_tiles(const float* packed, const float* panel, 
   // The compiler is not told what loading a tile reads.
   asm volatile("" ::: "memory");
   const auto* weights = reinterpret_cast<const std::uint32_t*>(packed);
-  const int64_t row_words = blocks * 2 * kTileWords;
-  alignas(64) float sums[2 * kTileSide * kPanel];
-  for (int64_t first = 0; first < rows; first += 2 * kTileSide) {
-    const bool two = first + kTileSide < rows;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_zero(4);
-    _tile_zero(5);
-    for (int64_t block = 0; block < blocks; ++block) {
-      const std::uint32_t* const weight = weights + block * 2 * kTileWords;
-      const std::uint32_t* const upper = positions + block * 2 * kColumnTiles * kTileWords;
-      const std::uint32_t* const lower = upper + kColumnTiles * kTileWords;
-      _tile_loadd(6, weight, 64);
-      ICMH_TILE_ROW(upper, 0, 1, 2);
-      ICMH_TILE_ROW(lower, 0, 1, 2);
-      _tile_loadd(6, weight + kTileWords, 64);
-      ICMH_TILE_ROW(upper, 0, 1, 2);
-      if (!two) continue;
-      _tile_loadd(6, weight + row_words, 64);
-      ICMH_TILE_ROW(upper, 3, 4, 5);
-      ICMH_TILE_ROW(lower, 3, 4, 5);
-      _tile_loadd(6, weight + row_words + kTileWords, 64);
-      ICMH_TILE_ROW(upper, 3, 4, 5);
-    }
-    constexpr int kBytes = kPanel * static_cast<int>(sizeof(float));
-    _tile_stored(0, sums, kBytes);
-    _tile_stored(1, sums + 16, kBytes);
-    _tile_stored(2, sums + 32, kBytes);
-    _tile_stored(3, sums + 16 * kPanel, kBytes);
-    _tile_stored(4, sums + 16 * kPanel + 16, kBytes);
-    _tile_stored(5, sums + 16 * kPanel + 32, kBytes);
-    const int64_t count = rows - first < 2 * kTileSide ? rows - first : 2 * kTileSide;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = first + i;
+  alignas(64) float sums[2][kTileSide * kPanel];
+  // What becomes of the last sums, by some rows at a time while tiles compute the next ones.
+  const float* sum = nullptr;
+  int64_t row = 0, last = 0;
+  const auto finish = [&](int64_t some) ICMH_LAMBDA {
+    const int64_t end = row + some < last ? row + some : last;
+    for (; row < end; ++row, sum += kPanel) {
       const V::F start = bias == nullptr ? V::zero() : V::all(bias[row]);
 #pragma GCC unroll 4
       for (int v = 0; v < V::kTileVectors; ++v) {
         const int64_t left = columns - v * V::kWidth;
-        V::F value = V::add(start, V::load(sums + i * kPanel + v * V::kWidth));
+        V::F value = V::add(start, V::load(sum + v * V::kWidth));
         if (residual != nullptr) {
           const float* const more = residual + row * residual_stride + v * V::kWidth;
           value = V::add(value, load_some(more, left));
@@ -177,11 +176,21 @@ ICMH_TARGET inline void multiply_tiles(const float* packed, const float* panel, 
         store_row(out, row * out.stride + v * V::kWidth, value, left);
       }
     }
-    weights += 2 * row_words;
+  };
+  const int64_t step = (kTileSide + 3 * blocks - 1) / (3 * blocks);
+  int parity = 0;
+  for (int64_t first = 0; first < rows; first += kTileSide, parity ^= 1) {
+    sum_rows(weights, positions, blocks, sums[parity], [&]() ICMH_LAMBDA { finish(step); });
+    finish(kTileSide);
+    // Stores of tiles do not tell the compiler what they write.
+    asm volatile("" : : "r"(sums) : "memory");
+    sum = sums[parity];
+    row = first;
+    last = rows - first < kTileSide ? rows : first + kTileSide;
+    weights += blocks * 2 * kTileWords;
   }
+  finish(kTileSide);
 }
-
-#undef ICMH_TILE_ROW
 
 }  // namespace
 }  // namespace icmh::kernels
