@@ -34,6 +34,13 @@ typename EncodeRun<Index, Symbol>::Found EncodeRun<Index, Symbol>::look_up(
 
 namespace {
 
+// Left to itself, GCC calls these for every symbol, and what they keep in registers goes to memory.
+#if defined(__GNUC__)
+#define ICMH_IN_LOOP __attribute__((always_inline)) inline
+#else
+#define ICMH_IN_LOOP inline
+#endif
+
 // What a loop needs of the tables and the run, in local variables: the compiler cannot know that
 // writing symbols leaves them alone.
 template <typename Index, typename Symbol>
@@ -51,7 +58,7 @@ class Popper {
         highest_index_(run->highest_index) {}
   ~Popper() { run_->highest_index = highest_index_; }
 
-  inline std::uint32_t pop(std::size_t position, std::uint32_t x) {
+  ICMH_IN_LOOP std::uint32_t pop(std::size_t position, std::uint32_t x) {
     const auto index = static_cast<std::uint32_t>(indexes_[position]);
     highest_index_ = index > highest_index_ ? index : highest_index_;
     const std::uint32_t row = index & row_mask_;
@@ -100,7 +107,7 @@ class Pusher {
         highest_index_(run->highest_index) {}
   ~Pusher() { run_->highest_index = highest_index_; }
 
-  inline std::uint32_t push(std::size_t position, std::uint32_t x, std::uint16_t** words) {
+  ICMH_IN_LOOP std::uint32_t push(std::size_t position, std::uint32_t x, std::uint16_t** words) {
     const auto index = static_cast<std::uint32_t>(indexes_[position]);
     highest_index_ = index > highest_index_ ? index : highest_index_;
     const std::uint32_t row = index & row_mask_;
