@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from icmh_rt.images import size_of
 from icmh_rt.kernels._cpu_layers import LayerChain, chains_wanted
 from icmh_rt.kernels._parallel import single_threaded_workers
 from icmh_rt.kernels.images import image_in, image_out
-from icmh_rt.models.adapters import attach_trained, use_task
+from icmh_rt.models.adapters import adapters_by_place, attach_trained, use_task
+from icmh_rt.models.chains import ChainedTransforms, chained
 from icmh_rt.models.feature_head import FeatureHead, module_of
 from icmh_rt.models.slimmable_hyperprior import (
     PATCH,
@@ -86,14 +87,6 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-class _Chains(NamedTuple):
-    """A width's transforms."""
-
-    g_a: LayerChain
-    h_a: LayerChain
-    g_s: LayerChain
-
-
 class ComputesWithTorch(Backend):
     """What backends share whose transforms run in PyTorch, on ``_device``."""
 
@@ -144,7 +137,7 @@ class TorchBackend(ComputesWithTorch):
         self._wide_model = self._model if dtype == torch.float32 else None
         self._wide_lock = threading.Lock()
         self.graphs = GraphRunner(CudaMachine(device)) if device.type == "cuda" else None
-        self._kept_chains: dict[int, _Chains] = {}
+        self._kept_chains: dict[tuple[int, str], ChainedTransforms | None] = {}
         self._kept_heads: dict[str, LayerChain] = {}
 
     def _load(self, dtype: torch.dtype) -> tuple[SlimmableHyperprior, SlimmableHyperpriorConfig]:
@@ -216,7 +209,7 @@ class TorchBackend(ComputesWithTorch):
         self, ys: Sequence[Tensor | HostLatents], width: float, task: str
     ) -> list[np.ndarray]:
         tensors = [y for y in ys if not isinstance(y, HostLatents)]
-        chains = self._chains(width, BASE_TASK)  # there are no adapters in h_a
+        chains = self._chains(width, task)
         if chains is None:
             zs = iter([self._h_a(y, self._model, width) for y in tensors])
         else:
@@ -228,21 +221,15 @@ class TorchBackend(ComputesWithTorch):
     def pixels_together(self, width: float, task: str) -> int:
         return 0 if self._chains(width, task) is None else _PIXELS_TOGETHER
 
-    def _chains(self, width: float, task: str) -> _Chains | None:
-        """The transforms in one call each, where that is to be had: on a CPU, in float32, without
-        adapters.
-        """
-        if task in self.bundle.adapters or not self._chained():
+    def _chains(self, width: float, task: str) -> ChainedTransforms | None:
+        """The transforms in a few native calls where that is to be had: on a CPU, in float32."""
+        if not self._chained():
             return None
-        index = self._config.width_index(width)
-        found = self._kept_chains.get(index)
-        if found is None:
-            found = self._kept_chains[index] = _Chains(
-                self._model.g_a.chain(index, DEFAULT_LATENT_STRIDE, _MEAN),
-                self._model.h_a.chain(index, DEFAULT_HYPER_STRIDE),
-                self._model.g_s.chain(index, _MEAN),
-            )
-        return found
+        key = self._config.width_index(width), task if task in self.bundle.adapters else BASE_TASK
+        if key not in self._kept_chains:
+            adapters = {} if key[1] == BASE_TASK else adapters_by_place(self._model, task)
+            self._kept_chains[key] = chained(self._model, key[0], _MEAN, adapters)
+        return self._kept_chains[key]
 
     def _chained(self) -> bool:
         return self.graphs is None and self._dtype == torch.float32 and chains_wanted()

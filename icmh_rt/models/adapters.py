@@ -71,6 +71,7 @@ __all__ = [
     "SlimmableSFMA",
     "adapter_parameters",
     "adapter_report",
+    "adapters_by_place",
     "attach_adapters",
     "attach_trained",
     "attached_tasks",
@@ -327,6 +328,16 @@ def use_task(model: nn.Module, task: str | None) -> Iterator[None]:
 def current_task(model: nn.Module) -> str | None:
     """The task that a call of ``model`` would run with here and now; None for the base."""
     return active_task(_find(model)[1])
+
+
+def adapters_by_place(model: nn.Module, task: str) -> dict[str, nn.Module]:
+    """The adapters of a task by the names of their places, as `attach_adapters` takes them.
+
+    Raises:
+        OptionError: the task has no adapters here.
+    """
+    _, attached = _find(model)
+    return {place.name: sfma for place, sfma in _task_of(attached, task).sites()}
 
 
 def adapter_parameters(model: nn.Module, task: str | None = None) -> dict[str, nn.Parameter]:

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from icmh_rt.bitstream import MAX_QUALITY, MIN_QUALITY
 from icmh_rt.errors import OptionError
-from icmh_rt.kernels._cpu_layers import LayerChain, PackedConvolution, shuffled
 from icmh_rt.models.slimmable import (
     DepthConvBlock,
     SlimConv3x3,
@@ -163,16 +162,6 @@ class Analysis(nn.Module):
             x = block(x, width)
         return x
 
-    def chain(self, width: int, multiple: int, offset: float) -> LayerChain:
-        """The same from pixels, for inference on a CPU; see `LayerChain.patches`."""
-        chain = LayerChain().patches(PATCH, multiple, offset).convolution(self.stem.packed(width))
-        for block in self.blocks_8[: self.depth_8[width]]:
-            chain.depth_conv(block.packed(width))
-        chain.convolution(self.down.packed(width))
-        for block in self.blocks_16[: self.depth_16[width]]:
-            chain.depth_conv(block.packed(width))
-        return chain
-
 
 class Synthesis(nn.Module):
     """g_s: latent ``(N, M, h, w)`` -> image ``(N, 3, 16h, 16w)``; the mirror of
@@ -201,18 +190,6 @@ class Synthesis(nn.Module):
             x = block(x, width)
         return self.head(x, width)
 
-    def chain(self, width: int, offset: float) -> LayerChain:
-        """The same to pixels, for inference on a CPU; see `LayerChain.pixels`."""
-        chain = LayerChain()
-        for block in self.blocks_16[: self.depth_16[width]]:
-            chain.depth_conv(block.packed(width))
-        weight, bias = self.up.matrix(width), self.up.bias[width]
-        order = shuffled(len(weight) // 4, 2)
-        chain.convolution(PackedConvolution(weight[order], bias[order])).shuffle(2)
-        for block in self.blocks_8[: self.depth_8[width]]:
-            chain.depth_conv(block.packed(width))
-        return chain.convolution(self.head.packed(width)).pixels(PATCH, offset)
-
 
 class HyperAnalysis(nn.Module):
     """h_a: latent ``(N, M, h, w)``, h and w multiples of 4 -> ``(N, Z, h/4, w/4)``."""
@@ -233,13 +210,6 @@ class HyperAnalysis(nn.Module):
         y = y.contiguous(memory_format=torch.channels_last)
         x = F.silu(self.project(y, width))
         return self.down_2(F.silu(self.down_1(x, width)), width)
-
-    def chain(self, width: int, multiple: int) -> LayerChain:
-        """The same from latents of any size, for inference on a CPU; see `LayerChain.extension`."""
-        project = self.project.packed(width)
-        chain = LayerChain().extension(project.sizes[0], multiple).convolution(project, silu=True)
-        chain.convolution(self.down_1.packed(width), silu=True)
-        return chain.convolution(self.down_2.packed(width))
 
 
 class HyperSynthesis(nn.Module):
