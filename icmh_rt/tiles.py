@@ -96,6 +96,21 @@ def reach_of(bundle: CodecBundle, width: float, task: str) -> Reach | None:
     )
 
 
+def exact_squares(known: NDArray[np.bool_], reach: Reach | None) -> NDArray[np.bool_]:
+    """Which squares of the picture depend on known positions alone, given those of y ``(h, w)``."""
+    if reach is None:
+        return np.full(known.shape, known.all())
+    missing = ~known
+    for axis in (0, 1):
+        narrow = np.moveaxis(missing, axis, 0)
+        wide = narrow.copy()
+        for distance in range(1, reach.synthesis + 1):
+            wide[distance:] |= narrow[:-distance]
+            wide[:-distance] |= narrow[distance:]
+        missing = np.moveaxis(wide, 0, axis)
+    return ~missing
+
+
 @dataclass(frozen=True)
 class Tiling:
     """An image's tiles: cores of positions of y, which start at multiples of ``stride`` positions,

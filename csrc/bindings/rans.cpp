@@ -75,17 +75,18 @@ std::uint16_t rans_decode(const py::buffer& data, const py::object& indexes,
   return seal;
 }
 
-std::size_t rans_decode_beginning(const py::buffer& data, const py::object& indexes,
-                                  const rans::Tables& tables, const py::object& symbols,
-                                  const std::string& level) {
+void rans_decode_beginning(const py::buffer& data, const py::object& indexes,
+                           const rans::Tables& tables, const py::object& symbols,
+                           const py::object& known, const std::string& level) {
   const ByteView view = view_bytes(data);
   const rans::DecodeOptions options{1, level_of(level)};
-  std::size_t count = 0;
+  auto known_array = exact_array<std::uint8_t>(known, "known", {-1});
+  const Span<std::uint8_t> known_span{known_array.mutable_data(),
+                                      static_cast<std::size_t>(known_array.size())};
   decode_into(indexes, symbols, [&](auto index_span, auto symbol_span) {
     return rans::decode_beginning({view.data, view.size}, index_span, tables, options, symbol_span,
-                                  &count);
+                                  known_span);
   });
-  return count;
 }
 
 }  // namespace
@@ -105,8 +106,10 @@ void bind_rans(py::module_& module) {
              py::arg("symbols"), py::kw_only(), py::arg("threads") = 0, py::arg("level") = "",
              "Fills symbols, int8, int16 or int32 of as many elements as indexes; the seal.");
   module.def("rans_decode_beginning", &rans_decode_beginning, py::arg("data"), py::arg("indexes"),
-             py::arg("tables"), py::arg("symbols"), py::kw_only(), py::arg("level") = "",
-             "As rans_decode, of the first bytes of a stream; how many symbols they tell.");
+             py::arg("tables"), py::arg("symbols"), py::arg("known"), py::kw_only(),
+             py::arg("level") = "",
+             "As rans_decode, of the first bytes of a stream; known, uint8 of one dimension, becomes "
+             "1 where they tell the symbol.");
 }
 
 }  // namespace icmh::bindings

@@ -42,13 +42,14 @@ template <typename Index, typename Symbol>
 Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Tables& tables,
               const DecodeOptions& options, Span<Symbol> symbols, std::uint16_t* seal);
 
-// Decodes what the first bytes of a stream tell, down to none: *count symbols from the front, and
-// zeros behind them. They are the stream's own if `data` is its beginning; there is no checksum to
-// say so. As safe as `decode`; one thread. A chunk with a value that Symbol cannot hold counts for
-// nothing.
+// Decodes what the first bytes of a stream tell, down to none: known[i] becomes 1 where that is
+// symbols[i], and 0 where it is not told; symbols[i] is then 0. Both are as many as the indexes. What
+// is known is the stream's own if `data` is its beginning; there is no checksum to say so. As safe as
+// `decode`; one thread. A chunk that cannot be an encoder's, or has a value that Symbol cannot hold,
+// tells nothing, and neither do those behind it.
 template <typename Index, typename Symbol>
 Status decode_beginning(Span<const std::uint8_t> data, Span<const Index> indexes,
                         const Tables& tables, const DecodeOptions& options, Span<Symbol> symbols,
-                        std::size_t* count);
+                        Span<std::uint8_t> known);
 
 }  // namespace icmh::rans

@@ -28,6 +28,10 @@ class ChunkDecoder {
     std::size_t tail_first = 0;
     Status status = take_head(lanes, &data, &tail_first, states);
     if (!status.is_ok()) return status;
+    if (states[lanes - 1] == 0) {
+      return Status::corrupt("the chunk ends within its " + std::to_string(lanes) +
+                             " lane states");
+    }
     if (!decode_lanes(tail_first, lanes, level, states, &data)) {
       return Status::corrupt("the chunk ends before its last word");
     }
@@ -36,43 +40,61 @@ class ChunkDecoder {
     return decode_escapes(data);
   }
 
-  // For a chunk of which only the beginning is there: how many of its first symbols that tells.
-  // The others are unspecified. What is there is taken for what the encoder wrote.
-  std::size_t decode_beginning(Span<const std::uint8_t> data, unsigned lanes, SimdLevel level) {
-    const std::size_t known = decode_first(data, lanes, level);
-    return run_.fits ? known : 0;
+  // For a chunk of which only the beginning may be there: known[i] becomes 1 where that tells symbol
+  // i, and 0 where it does not. False if what is there is no beginning of a chunk; symbols and
+  // `known` then mean nothing.
+  bool decode_beginning(Span<const std::uint8_t> data, unsigned lanes, SimdLevel level,
+                        Span<std::uint8_t> known) {
+    std::fill(known.begin(), known.end(), std::uint8_t{0});
+    alignas(64) std::uint32_t states[kMaxLanes];
+    std::size_t tail_first = 0;
+    if (!take_head(lanes, &data, &tail_first, states).is_ok()) return false;
+
+    const std::uint8_t* next = data.begin();
+    std::size_t i = 0;
+    if (states[lanes - 1] != 0) {
+      const auto groups = decode_groups_of<Index, Symbol>(level, lanes);
+      i = groups(&run_, 0, tail_first, states, &next, data.end());
+      std::fill(known.begin(), known.begin() + i, std::uint8_t{1});
+    }
+    // Every lane goes on until it needs a word that is not there: its state stays below kStateLow, as
+    // those are that are not there themselves. Words come in one order for all lanes, so that after
+    // the first one that lacks a word no other gets any.
+    auto running = static_cast<unsigned>(std::count_if(
+        states, states + lanes, [](std::uint32_t state) { return state >= kStateLow; }));
+    for (; i < tail_first && running != 0; ++i) {
+      std::uint32_t& state = states[i & (lanes - 1)];
+      if (state < kStateLow) continue;
+      state = run_.pop(i, state);
+      known[i] = 1;
+      if (state >= kStateLow) continue;
+      if (data.end() - next >= 2) {
+        state = renormalize(state, &next);
+      } else {
+        --running;
+      }
+    }
+
+    if (running < lanes) {
+      if (!decode_cut_tail(tail_first, lanes, states, known)) return false;
+    } else {
+      std::uint16_t seal = 0;
+      if (!decode_tail(tail_first, lanes, states, &seal).is_ok()) return false;
+      std::fill(known.begin() + tail_first, known.end(), std::uint8_t{1});
+      // Behind the last word: no value outside its table is known before.
+      const auto used = static_cast<std::size_t>(next - data.begin());
+      const Status escapes = decode_escapes(data.subspan(used, data.size - used));
+      if (!escapes.is_ok() && !escapes_end_early_) return false;
+    }
+    for (std::size_t k = escapes_read_; k < run_.escapes.size(); ++k) known[run_.escapes[k]] = 0;
+    return run_.fits;
   }
 
   std::uint32_t highest_index() const { return run_.highest_index; }
 
  private:
-  std::size_t decode_first(Span<const std::uint8_t> data, unsigned lanes, SimdLevel level) {
-    alignas(64) std::uint32_t states[kMaxLanes];
-    std::size_t tail_first = 0;
-    if (!take_head(lanes, &data, &tail_first, states).is_ok()) return 0;
-    const std::uint8_t* next = data.begin();
-    std::size_t i =
-        decode_groups_of<Index, Symbol>(level, lanes)(&run_, 0, tail_first, states, &next,
-                                                      data.end());
-    for (; i < tail_first; ++i) {
-      const unsigned lane = static_cast<unsigned>(i) & (lanes - 1);
-      const std::uint32_t state = run_.pop(i, states[lane]);
-      if (state < kStateLow && data.end() - next < 2) {  // the symbol was in the state already
-        ++i;
-        return std::min(i, first_unknown());
-      }
-      states[lane] = renormalize(state, &next);
-    }
-    std::uint16_t seal = 0;
-    if (!decode_tail(tail_first, lanes, states, &seal).is_ok()) {
-      return std::min(tail_first, first_unknown());
-    }
-    const auto used = static_cast<std::size_t>(next - data.begin());
-    const Status escapes = decode_escapes(data.subspan(used, data.size - used));
-    return escapes.is_ok() ? num_symbols_ : std::min(num_symbols_, first_unknown());
-  }
-
-  // Splits the tail length and the states off the front.
+  // Splits the tail length and the states off the front. A state that is not there becomes 0, and
+  // nothing is left then.
   Status take_head(unsigned lanes, Span<const std::uint8_t>* data, std::size_t* tail_first,
                    std::uint32_t* states) const {
     std::uint64_t tail = 0;
@@ -84,23 +106,15 @@ class ChunkDecoder {
     BitReader state_bits(*data);
     for (unsigned lane = 0; lane < lanes; ++lane) {
       const auto length = static_cast<unsigned>(state_bits.take(kStateLengthBits));
-      states[lane] = static_cast<std::uint32_t>(std::uint64_t{1} << (kWordBits + length) |
-                                                state_bits.take(kWordBits + length));
-    }
-    if (state_bits.failed()) {
-      return Status::corrupt("the chunk ends within its " + std::to_string(lanes) +
-                             " lane states");
+      const auto state = static_cast<std::uint32_t>(std::uint64_t{1} << (kWordBits + length) |
+                                                    state_bits.take(kWordBits + length));
+      states[lane] = state_bits.failed() ? 0 : state;
     }
     if (!state_bits.fill_is_zero()) {
       return Status::corrupt("the bits after the lane states are not zero");
     }
     *data = state_bits.rest();
     return Status::ok();
-  }
-
-  // The first symbol whose value stands in bits that are not there.
-  std::size_t first_unknown() const {
-    return escapes_read_ < run_.escapes.size() ? run_.escapes[escapes_read_] : num_symbols_;
   }
 
   // Symbols [0, end); takes their words from the front of *data, false if there are too few.
@@ -169,6 +183,27 @@ class ChunkDecoder {
     return Status::ok();
   }
 
+  // The same as far as it goes without the lanes whose states are below kStateLow; false if those
+  // of the others are not what an encoder starts from.
+  bool decode_cut_tail(std::size_t first, unsigned lanes, const std::uint32_t* states,
+                       Span<std::uint8_t> known) {
+    for (unsigned lane = 1; lane < lanes; ++lane) {
+      if (states[lane] >= 2 * kStateLow) return false;
+    }
+    std::uint32_t state = states[0];
+    unsigned lane = 1;  // whose word is the next
+    for (std::size_t i = first; i < num_symbols_ && state >= kStateLow; ++i) {
+      state = run_.pop(i, state);
+      known[i] = 1;
+      if (state >= kStateLow) continue;
+      if (lane == lanes) return false;
+      if (states[lane] < kStateLow) return true;
+      state = state << kWordBits | (states[lane] - kStateLow);
+      ++lane;
+    }
+    return state < 2 * kStateLow;
+  }
+
   Status decode_escapes(Span<const std::uint8_t> data) {
     BitReader reader(data);
     for (const std::size_t i : run_.escapes) {
@@ -176,6 +211,7 @@ class ChunkDecoder {
                                                   run_.tables->num_rows() - 1));
       Escape escape;
       if (!Escape::read(&reader, &escape)) {
+        escapes_end_early_ = reader.failed();
         return Status::corrupt("the chunk ends within a value outside its table");
       }
       const std::int64_t value = escape.value(row.offset, row.count);
@@ -198,6 +234,7 @@ class ChunkDecoder {
 
   std::size_t num_symbols_;
   std::size_t escapes_read_ = 0;
+  bool escapes_end_early_ = false;
   DecodeRun<Index, Symbol> run_;
 };
 
@@ -312,27 +349,37 @@ Status decode(Span<const std::uint8_t> data, Span<const Index> indexes, const Ta
 template <typename Index, typename Symbol>
 Status decode_beginning(Span<const std::uint8_t> data, Span<const Index> indexes,
                         const Tables& tables, const DecodeOptions& options, Span<Symbol> symbols,
-                        std::size_t* count) {
+                        Span<std::uint8_t> known) {
   const std::size_t num_symbols = indexes.size;
-  *count = 0;
-  if (symbols.size != num_symbols) {
+  if (symbols.size != num_symbols || known.size != num_symbols) {
     return Status::bad_argument("the output has not as many elements as the indexes");
   }
+  // All of them, not those alone that this beginning comes to.
+  for (const Index& index : indexes) {
+    if (static_cast<std::uint32_t>(index) >= tables.num_rows()) {
+      return bad_index(tables.num_rows());
+    }
+  }
   Parts parts;
+  std::size_t end = 0;  // of the chunks that were looked at
   if (num_symbols != 0 && split(data, num_symbols, true, &parts).is_ok()) {
     for (std::size_t i = 0; i < parts.chunks.size(); ++i) {
       const std::size_t first = parts.plan.first_symbol(i);
-      const std::size_t size = parts.plan.symbols_in(i, num_symbols);
-      ChunkDecoder<Index, Symbol> decoder(indexes.subspan(first, size), tables,
-                                          symbols.subspan(first, size));
-      const std::size_t known =
-          decoder.decode_beginning(parts.chunks[i], parts.lanes, options.level);
-      if (decoder.highest_index() >= tables.num_rows()) return bad_index(tables.num_rows());
-      *count += known;
-      if (known < size) break;
+      const std::size_t count = parts.plan.symbols_in(i, num_symbols);
+      const Span<std::uint8_t> part = known.subspan(first, count);
+      ChunkDecoder<Index, Symbol> decoder(indexes.subspan(first, count), tables,
+                                          symbols.subspan(first, count));
+      if (!decoder.decode_beginning(parts.chunks[i], parts.lanes, options.level, part)) {
+        std::fill(part.begin(), part.end(), std::uint8_t{0});
+      }
+      end = first + count;
+      if (std::find(part.begin(), part.end(), 0) != part.end()) break;
     }
   }
-  std::fill(symbols.data + *count, symbols.data + num_symbols, Symbol{0});
+  std::fill(known.begin() + end, known.end(), std::uint8_t{0});
+  for (std::size_t i = 0; i < num_symbols; ++i) {
+    if (known[i] == 0) symbols[i] = 0;
+  }
   return Status::ok();
 }
 
@@ -341,7 +388,7 @@ Status decode_beginning(Span<const std::uint8_t> data, Span<const Index> indexes
                          const DecodeOptions&, Span<Symbol>, std::uint16_t*);              \
   template Status decode_beginning(Span<const std::uint8_t>, Span<const Index>,            \
                                    const Tables&, const DecodeOptions&, Span<Symbol>,      \
-                                   std::size_t*);
+                                   Span<std::uint8_t>);
 ICMH_RANS_FOR_EACH_TYPE(ICMH_INSTANTIATE)
 #undef ICMH_INSTANTIATE
 

@@ -137,8 +137,11 @@ def decode_beginning(
     tables: Tables,
     *,
     level: str = "",
-) -> tuple[NDArray[np.int32], int]:
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """What the first bytes of a stream tell, for streams that were cut.
+
+    Told is what docs/rans.md says: nearly all symbols before the cut, but for the values outside of
+    their tables, which stand at the end of a chunk.
 
     Args:
         data: the beginning of a stream, down to no byte at all.
@@ -146,8 +149,8 @@ def decode_beginning(
         level: instruction set, for tests.
 
     Returns:
-        The symbols, an array of the shape of ``indexes``, and how many of them from the front are
-        the stream's; the others are 0. Nothing says whether ``data`` was altered.
+        The symbols and which of them are the stream's, arrays of the shape of ``indexes``; the
+        others are 0. Nothing says whether ``data`` was altered.
 
     Raises:
         OptionError: an argument has the wrong dtype, shape or range.
@@ -156,14 +159,15 @@ def decode_beginning(
     view = _byte_view("data", data)
     rows = _arrays.take_indexes(indexes)
     symbols = np.empty(rows.shape, np.int32)
+    known = np.empty(rows.shape, np.bool_)
     try:
-        count = _native.module().rans_decode_beginning(
-            view, rows, tables._native(), symbols, level=level
+        _native.module().rans_decode_beginning(
+            view, rows, tables._native(), symbols, known.reshape(-1).view(np.uint8), level=level
         )
     except ValueError as error:
         _arrays.check_indexes(indexes, tables.num_tables)
         raise OptionError(f"cannot decode: {error}") from None
-    return symbols, count
+    return symbols, known
 
 
 def _encode(

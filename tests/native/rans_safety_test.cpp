@@ -50,7 +50,10 @@ template <typename Symbol, typename Index>
 class Arena {
  public:
   Arena(std::size_t most_symbols, std::size_t most_bytes)
-      : symbols_(most_symbols), indexes_(most_symbols), bytes_(most_bytes) {}
+      : symbols_(most_symbols),
+        indexes_(most_symbols),
+        known_(most_symbols),
+        bytes_(most_bytes) {}
 
   void set_side(GuardSide side) { side_ = side; }
 
@@ -60,14 +63,20 @@ class Arena {
                                        indexes_.place(indexes, side_), tables, options, out);
   }
 
-  // Decodes at every level; all must agree. `symbols` may be null.
+  // What `decode` found its data to tell as the beginning of a stream.
+  struct Beginning {
+    std::vector<Symbol> symbols;
+    Bytes known;
+  };
+  const Beginning& beginning() const { return beginning_; }
+
+  // Decodes at every level, also as the beginning of a stream; all must agree. `symbols` may be null.
   Status decode(const Bytes& data, const std::vector<Index>& indexes, const rans::Tables& tables,
                 std::vector<Symbol>* symbols) {
     const Span<const std::uint8_t> data_span = bytes_.place(data, side_);
     const Span<const Index> index_span = indexes_.place(indexes, side_);
     Status first = Status::ok();
     std::vector<Symbol> first_symbols;
-    std::size_t first_count = 0;
     for (const SimdLevel level : supported_levels()) {
       const Span<Symbol> output = symbols_.room(indexes.size(), side_);
       std::fill(output.begin(), output.end(), Symbol{99});
@@ -80,7 +89,7 @@ class Arena {
       if (level == SimdLevel::scalar) {
         first = status;
         if (status.is_ok()) first_symbols.assign(output.begin(), output.end());
-        first_count = check_beginning(data_span, index_span, tables, options, output, status);
+        beginning_ = begin(data_span, index_span, tables, options, output, status);
         continue;
       }
       const std::string name = simd_level_name(level);
@@ -88,37 +97,43 @@ class Arena {
                                                     "', scalar says '" + first.message() + "'");
       ICMH_CHECK(!status.is_ok() || std::equal(output.begin(), output.end(), first_symbols.begin()),
                  name + " and scalar decode different symbols");
-      const std::size_t count =
-          check_beginning(data_span, index_span, tables, options, output, status);
-      ICMH_CHECK(count == first_count, name + " and scalar see beginnings of different lengths");
+      const Beginning other = begin(data_span, index_span, tables, options, output, status);
+      ICMH_CHECK(other.known == beginning_.known && other.symbols == beginning_.symbols,
+                 name + " and scalar see different beginnings");
     }
     if (symbols != nullptr) *symbols = first_symbols;
     return first;
   }
 
  private:
-  // Takes the same data for the beginning of a stream, into the same output; how many symbols that
-  // tells. Of a whole stream it must tell what `decode` has left in the output.
-  static std::size_t check_beginning(Span<const std::uint8_t> data, Span<const Index> indexes,
-                                     const rans::Tables& tables,
-                                     const rans::DecodeOptions& options, Span<Symbol> output,
-                                     const Status& whole) {
+  // Takes the same data for the beginning of a stream, into the same output. Of a whole stream it must
+  // tell what `decode` has left in the output.
+  Beginning begin(Span<const std::uint8_t> data, Span<const Index> indexes,
+                  const rans::Tables& tables, const rans::DecodeOptions& options,
+                  Span<Symbol> output, const Status& whole) {
     const std::vector<Symbol> expected(output.begin(), output.end());
-    std::size_t count = 0;
+    const Span<std::uint8_t> known = known_.room(indexes.size, side_);
+    std::fill(known.begin(), known.end(), std::uint8_t{99});
     const Status status =
-        rans::decode_beginning<Index, Symbol>(data, indexes, tables, options, output, &count);
-    ICMH_CHECK(count <= indexes.size, "more symbols than there are");
-    if (whole.is_ok()) {
-      ICMH_CHECK(status.is_ok() && count == indexes.size, "a whole stream is no whole beginning");
-      ICMH_CHECK(std::equal(output.begin(), output.end(), expected.begin()),
+        rans::decode_beginning<Index, Symbol>(data, indexes, tables, options, output, known);
+    if (!status.is_ok()) {
+      ICMH_CHECK(status.kind() == whole.kind() || whole.kind() == StatusKind::kCorrupt,
+                 status.message());
+      return {};
+    }
+    for (std::size_t i = 0; i < known.size; ++i) {
+      ICMH_CHECK(known[i] == 1 || (known[i] == 0 && output[i] == 0), "an unknown symbol is not 0");
+      ICMH_CHECK(!whole.is_ok() || (known[i] == 1 && output[i] == expected[i]),
                  "a whole stream decodes differently as a beginning");
     }
-    return count;
+    return {{output.begin(), output.end()}, {known.begin(), known.end()}};
   }
 
   GuardedArray<Symbol> symbols_;
   GuardedArray<Index> indexes_;
+  GuardedArray<std::uint8_t> known_;
   GuardedArray<std::uint8_t> bytes_;
+  Beginning beginning_;
   GuardSide side_ = GuardSide::end;
 };
 
@@ -201,7 +216,7 @@ void for_small_streams(const Work& work) {
 }
 
 void test_truncation() {
-  start_section("every stream cut anywhere, or continued, is refused");
+  start_section("every stream cut anywhere, or continued, is refused; what its beginning tells is true");
   Arena<std::int16_t, std::uint8_t> arena(1024, 8192);
   for_small_streams([&](const Plane& plane, const Bytes& stream) {
     std::vector<std::int16_t> symbols;
@@ -213,6 +228,11 @@ void test_truncation() {
       const Status status = arena.decode(cut, plane.indexes, plane.tables.built, nullptr);
       ICMH_CHECK(status.kind() == StatusKind::kCorrupt,
                  std::to_string(size) + " of " + std::to_string(stream.size()) + " bytes");
+      for (std::size_t i = 0; i < plane.symbols.size(); ++i) {
+        ICMH_CHECK(arena.beginning().known[i] == 0 ||
+                       arena.beginning().symbols[i] == plane.symbols[i],
+                   std::to_string(size) + " bytes tell symbol " + std::to_string(i) + " wrongly");
+      }
     }
     for (const unsigned more : {1u, 2u, 3u, 64u, 257u}) {
       for (const unsigned filling : {0x00u, 0x80u, 0xFFu}) {
@@ -488,6 +508,13 @@ void test_options() {
                         span_of(stream), span_of(indexes), tables.built, options,
                         {output.data(), size}, &seal)),
                     "room for " + std::to_string(size) + " of 100 symbols");
+    }
+    for (const std::size_t size : {std::size_t{0}, std::size_t{99}}) {
+      Bytes known(100);
+      check_refused((rans::decode_beginning<std::uint8_t, std::int32_t>(
+                        span_of(stream), span_of(indexes), tables.built, options,
+                        {output.data(), 100}, {known.data(), size})),
+                    "room to know " + std::to_string(size) + " of 100 symbols");
     }
     const Status nothing = rans::decode<std::uint8_t, std::int32_t>(
         {nullptr, 0}, {nullptr, 0}, tables.built, options, {nullptr, 0}, &seal);

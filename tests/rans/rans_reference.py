@@ -303,3 +303,129 @@ def decode(data, indexes, table_rows, precision):
     if len(seals) > 1:
         raise Corrupt
     return symbols, seals.pop()
+
+
+def decode_beginning(data, indexes, table_rows, precision):
+    """The symbols of a stream of which `data` is the beginning; None for those it does not tell."""
+    data = bytes(data)
+    rows = [table_rows[int(index)] for index in indexes]
+    nothing = [None] * len(rows)
+    if not rows or not data or data[0] >= 16 or data[0] % 8 > 6:
+        return nothing
+    lanes, chunks = 2 ** (data[0] % 8), 1
+    head, data = data[0], data[1:]
+    try:
+        if head >= 8:
+            chunks, data = take_varint(data)
+            if not 2 <= chunks <= len(rows):
+                return nothing
+        size = -(-len(rows) // chunks)
+        if (chunks - 1) * size >= len(rows):
+            return nothing
+        sizes = []
+        for _ in range(chunks - 1):
+            length, data = take_varint(data)
+            sizes.append(length)
+    except Corrupt:
+        return nothing
+    symbols = []
+    for chunk in range(chunks):
+        part = data[: sizes[chunk]] if chunk < chunks - 1 else data
+        data = data[len(part) :]
+        some = rows[chunk * size : (chunk + 1) * size]
+        try:
+            symbols += begin_chunk(part, some, precision, lanes)
+        except Corrupt:
+            break
+        if None in symbols:
+            break
+    return symbols + nothing[len(symbols) :]
+
+
+class TailWords:
+    """The words of the lanes' states; None for those of a lane that stands still."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def take(self):
+        if not self.words:
+            raise Corrupt
+        return self.words.pop(0)
+
+
+def pop_beginning(state, row, precision, words):
+    """`pop` where words may be missing: the state is then None. The symbol may be "escape"."""
+    interval, rest = row.find(state % 2**precision)
+    state = state // 2**precision * row.frequencies[interval] + rest
+    if state < LOW:
+        word = words.take()
+        state = None if word is None else state * 2**16 + word
+    return state, (row.offset + interval if interval < row.count else "escape")
+
+
+class CutWords(Words):
+    """Words of which the last ones may be missing: None."""
+
+    def take(self):
+        return super().take() if len(self.data) >= 2 else None
+
+
+def begin_chunk(data, rows, precision, lanes):
+    """Symbols of a chunk of which `data` is the beginning; None for those it does not tell."""
+    count = len(rows)
+    tail = 0
+    if lanes > 1:
+        tail, data = take_varint(data)
+        if tail > count:
+            raise Corrupt
+    bits = "".join(f"{byte:08b}" for byte in data)
+    states = []  # None where a lane stands still
+    for _ in range(lanes):
+        length = 4 + 16 + int(bits[:4], 2) if len(bits) >= 4 else 4
+        states.append(int("1" + bits[4:length], 2) if length <= len(bits) else None)
+        bits = bits[length:] if states[-1] else ""
+    fill = len(bits) % 8
+    if "1" in bits[:fill]:
+        raise Corrupt
+    words = CutWords(data[len(data) - len(bits) // 8 :])
+
+    symbols = [None] * count
+    for i in range(count - tail):
+        lane = i % lanes
+        if states[lane] is not None:
+            states[lane], symbols[i] = pop_beginning(states[lane], rows[i], precision, words)
+    if any(state is not None and state // 2**16 != 1 for state in states[1:]):
+        raise Corrupt
+    tail_words = TailWords([state and state - LOW for state in states[1:]])
+    for i in range(count - tail, count):
+        if states[0] is not None:
+            states[0], symbols[i] = pop_beginning(states[0], rows[i], precision, tail_words)
+    if states[0] is not None and states[0] // 2**16 != 1:
+        raise Corrupt
+    escapes = [i for i in range(count) if symbols[i] == "escape"]
+    for i in escapes:
+        symbols[i] = None
+    if None in states:
+        return symbols
+    if any(tail_words.words):
+        raise Corrupt
+
+    bits = "".join(f"{byte:08b}" for byte in words.data)
+    for i in escapes:
+        zeros = bits.find("1")
+        if zeros > 32 or (zeros < 0 and len(bits) > 32):
+            raise Corrupt
+        end = 2 * zeros + 2
+        if zeros < 0 or end > len(bits):
+            return symbols
+        distance = int(bits[zeros : end - 1], 2) - 1
+        below = bits[end - 1] == "1"
+        bits = bits[end:]
+        row = rows[i]
+        symbols[i] = row.offset - 1 - distance if below else row.offset + row.count + distance
+        if not -(2**31) <= symbols[i] < 2**31:
+            raise Corrupt
+    if len(bits) >= 8 or "1" in bits:
+        raise Corrupt
+    return symbols

@@ -300,9 +300,6 @@ def test_a_bad_tile_of_the_command_is_one_line(tmp_path, capsys):
     Image.fromarray(picture(8, 8)).save(tmp_path / "in.png")
     assert cli.main(["encode", str(tmp_path / "in.png"), "--tile", "5"]) == 2
     assert capsys.readouterr().err.startswith("icmh: error: tile is 5: give the side of tiles")
-    command = ["encode", str(tmp_path / "in.png"), "-o", str(tmp_path), "--ray", "local"]
-    assert cli.main([*command, "--tile", "64"]) == 2
-    assert "--tile does not reach a cluster" in capsys.readouterr().err
 
 
 # Memory -------------------------------------------------------------------------------------------
