@@ -164,7 +164,7 @@ def _nearest(width: float, task: str, count: int, image, where: dict[str, str]):
 
 
 def _session(model: Any, threads: int) -> Any:
-    import onnxruntime as ort
+    from icmh_rt._onnxruntime import ort
 
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads

@@ -114,9 +114,8 @@ def _profile(backend: Any, width: float, image: Any) -> dict[str, float]:
     """Multiply-adds of g_a and h_a, and the median milliseconds of their convolutions."""
     import tempfile
 
-    import onnxruntime as ort
-
     from icmh_rt import get_num_threads, graphs
+    from icmh_rt._onnxruntime import ort
 
     model = graphs.build(backend.bundle, "analysis", width, size=image.shape[:2], batch=1)
     with tempfile.TemporaryDirectory() as folder:

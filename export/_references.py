@@ -47,13 +47,13 @@ def session_of(model: Any, threads: int = 0) -> Any:
         BackendUnavailableError: onnxruntime is not installed.
     """
     try:
-        import onnxruntime
+        from icmh_rt._onnxruntime import ort
     except ImportError as error:
         raise BackendUnavailableError(
             f"proving a graph needs onnxruntime ({error}): pip install 'icmh-rt[onnx]', or give "
             "--unproven"
         ) from None
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Several sessions live at once: those that wait must not keep the cores busy.
@@ -61,7 +61,7 @@ def session_of(model: Any, threads: int = 0) -> Any:
     # As written: its rewriting of eight-bit graphs gives fp8 to operators that refuse it.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     source = model.SerializeToString() if hasattr(model, "SerializeToString") else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 class TorchReference:
@@ -148,9 +148,9 @@ class GraphReference:
     """The graphs for any size in single precision. Not an independent judge of themselves."""
 
     def __init__(self, bundle: Bundle, width: float, task: str, adapters: Adapters | None) -> None:
-        import onnxruntime
+        from icmh_rt._onnxruntime import ort
 
-        self.name = f"onnxruntime {onnxruntime.__version__} alone, without torch"
+        self.name = f"onnxruntime {ort.__version__} alone, without torch"
         self._analysis, self._synthesis = (
             session_of(graphs.build(bundle, role, width, task, adapters=adapters))
             for role in ("analysis", "synthesis")

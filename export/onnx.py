@@ -348,8 +348,8 @@ def _prove(
 ) -> dict[str, Any]:
     """Check the file as a graph and run it; what was found."""
     import onnx
-    import onnxruntime
 
+    from icmh_rt._onnxruntime import ort
     from icmh_rt.export._references import session_of
     from icmh_rt.export._verify import Proof
 
@@ -360,7 +360,7 @@ def _prove(
         proof.check(images, latents)
     return {
         "against": pictures.reference.name,
-        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "runtime": f"onnxruntime {ort.__version__}",
         "pictures": sum(len(images) for images, _ in pictures.batches),
         **proof.finish(),
     }

@@ -311,8 +311,6 @@ def _encode_folder(options: argparse.Namespace, folders: Any) -> int:
 def _folder_encoding(options: argparse.Namespace, folders: Any) -> Any:
     """On this machine, or on a cluster."""
     jobs = options.jobs or 0
-    if options.ray is not None and options.tile is not None:
-        raise OptionError("--tile does not reach a cluster: leave it out with --ray")
     if options.ray is None:
         return folders.FolderEncoding(_encoder(options), options.output, jobs, force=options.force)
     distributed = _import("icmh_rt.distributed", "ray", "icmh encode --ray")
@@ -328,6 +326,7 @@ def _folder_encoding(options: argparse.Namespace, folders: Any) -> Any:
         actors=jobs,
         max_pixels=options.max_pixels,
         force=options.force,
+        **_tile(options),
     )
 
 
@@ -368,7 +367,11 @@ def _decode(options: argparse.Namespace) -> int:
         if options.partial:
             found = decoder.decode_partial(data, progress=progress)
             image, described = found.image, _described(found.header, len(data))
-            partial["partial"] = {"rows": found.rows, "fraction": round(found.fraction, 6)}
+            partial["partial"] = {
+                "rows": found.rows,
+                "exact": round(float(found.exact.mean()), 6),
+                "fraction": round(found.fraction, 6),
+            }
         else:
             image = decoder.decode(data, progress=progress)
             described = _describe(data, options.max_pixels)
@@ -391,8 +394,9 @@ def _decode_line(record: dict[str, Any]) -> str:
     partial = record.get("partial", {"fraction": 1.0})
     if partial["fraction"] < 1.0:
         line += (
-            f", cut: the first {partial['rows']} of {height} rows are the stream's, "
-            f"{partial['fraction']:.0%} of the latent arrived"
+            f", cut: {partial['fraction']:.1%} of the latent arrived; "
+            f"{partial['exact']:.1%} of the picture is exact, "
+            f"from the top {partial['rows']} of {height} rows"
         )
     return line
 

@@ -437,7 +437,7 @@ class Decoder(_Codec):
             known = np.ones(symbols_y.shape, np.bool_)
         fraction = float(known.mean())
         reach = tiles.reach_of(self._bundle, header.width, header.task)
-        exact = tiles.exact_squares(known.all(-1), reach)
+        exact = tiles.exact_squares(np.asarray(known.all(-1)), reach)
         whole = int(np.logical_and.accumulate(exact.all(1)).sum())
         rows = min(header.image_size[0], whole * coding.latent_stride)
         if tiling is not None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icmh_rt import bitstream
+from icmh_rt import bitstream, tiles
 from icmh_rt import bundle as bundles
 from icmh_rt.bundle import DEFAULT_BUNDLE, CodecBundle
 from icmh_rt.codec import Encoder
@@ -108,7 +108,7 @@ class RayEncoding:
         actors: how many; 0 for as many as the cluster has room for.
         threads: of each, and so many CPUs: images in work at a time.
         gpus: of each, may be a fraction; None for 1 where ``device`` is "cuda" and else 0.
-        max_pixels: refuse larger images, as `Encoder` does.
+        max_pixels, tile: as for `Encoder`.
         force: replace streams that the manifest does not know.
 
     Raises:
@@ -130,6 +130,7 @@ class RayEncoding:
         threads: int = 1,
         gpus: float | None = None,
         max_pixels: int = bitstream.DEFAULT_MAX_PIXELS,
+        tile: int = tiles.DEFAULT_TILE,
         force: bool = False,
     ) -> None:
         if actors < 0 or threads < 1:
@@ -150,6 +151,7 @@ class RayEncoding:
             "backend": backend,
             "device": device,
             "max_pixels": max_pixels,
+            "tile": tiles.checked_tile(tile),
         }
         self._address, self._actors, self._threads, self._force = address, actors, threads, force
         self._gpus = gpus if gpus is not None else float(device.startswith("cuda"))
@@ -276,6 +278,7 @@ def _cluster(address: str) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is of use comes as an exception
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else one that starts here reports home
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
     if address == "local":
         options["include_dashboard"] = False

@@ -25,13 +25,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffTags import TAGS_V2_GROUPS
 
 from icmh_rt._files import replace_file
 from icmh_rt.bitstream import DEFAULT_MAX_PIXELS
@@ -320,6 +321,7 @@ def _rgb_from_sixteen_bits(wide: NDArray[Any], transparent_colour: Any) -> NDArr
 
 def _from_pillow(image: Image.Image, max_pixels: int) -> NDArray[Any]:
     _check_size(image.height, image.width, max_pixels)
+    _read_tags(image)
     try:
         # Pillow before 13 also looks at its limit when it crops.
         with _pillow_without_limits() if _is_huge(image) else nullcontext():
@@ -331,6 +333,21 @@ def _from_pillow(image: Image.Image, max_pixels: int) -> NDArray[Any]:
     except Exception as error:
         raise ImageError(f"image cannot be read ({_reason(error)})") from error
     return _orient(pixels, image)
+
+
+def _read_tags(image: Image.Image) -> None:
+    """Of a TIFF, all that Pillow reads of its tags while it loads it, and warns about. What it has
+    read it keeps: loading, which threads do side by side, has nothing left to warn about.
+    """
+    if image.format != "TIFF":
+        return
+    # What is damaged is for loading to say, or does not concern the pixels.
+    with suppress(Exception), _pillow_without_limits():
+        tags = image.getexif()
+        tags.get(_ORIENTATION_TAG)
+        for group in TAGS_V2_GROUPS:
+            if group in tags:
+                tags.get_ifd(group)
 
 
 def _pillow_pixels(image: Image.Image) -> NDArray[Any]:

@@ -6,6 +6,8 @@ import os
 
 # Set before numpy or torch load their thread pools: small arrays gain nothing from threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Some tests import onnxruntime themselves, which would tell its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from hypothesis import HealthCheck, settings
 

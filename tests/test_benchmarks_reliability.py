@@ -1,4 +1,4 @@
-"""The benchmarks of large images and of many round trips: what they conclude."""
+"""The benchmarks of large images, cut streams and many round trips: what they conclude."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def round_trips(monkeypatch) -> ModuleType:
 def large_images(monkeypatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module("large_images")
+
+
+@pytest.fixture
+def cut_streams(monkeypatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("cut_streams")
 
 
 def samples(module, resident, files=6, threads=3) -> list:
@@ -81,3 +87,29 @@ def test_large_images_for_real(large_images, tmp_path, monkeypatch):
     assert row["same"] and row["size"] == [300, 200]
     assert 10**8 < row["encode"]["base"] <= row["encode"]["peak"] < 4e9
     assert "| 0.25 | 200x300 |" in shown.read_text()
+
+
+def test_what_cut_streams_must_tell(cut_streams):
+    row = {"image": "p", "bytes": 999, "outside": 7, "share": 0.5, "symbols": 0.48}
+    row |= {"in_one_piece": 0.1, "exact": 0.25, "rows": 16, "psnr": 20.0}
+    row |= {"above": 64, "psnr_above": None, "same": True}
+    assert cut_streams.passes([row])
+    assert "| p | 999 | 7 | 50% | 48.0% | 10.0% | 25.0% | 16 | 20.0 dB | 64: equal |" in (
+        cut_streams.table([row])
+    )
+    assert not cut_streams.passes([row, {**row, "symbols": 0.46}])
+    assert not cut_streams.passes([{**row, "same": False}])
+    assert cut_streams.table([{**row, "above": 0}]).endswith("| none |")
+
+
+@pytest.mark.slow
+def test_cut_streams_for_real(cut_streams, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="the torch extra is not installed")
+    monkeypatch.setattr(cut_streams, "set_threads", lambda count: None)
+    record, shown = tmp_path / "r.json", tmp_path / "r.md"
+    arguments = ["--width", "0.25", "--shares", "0.3,0.9", "--json", str(record)]
+    assert cut_streams.main([*arguments, "--markdown", str(shown)]) == 0
+    rows = json.loads(record.read_text())["rows"]
+    assert [row["share"] for row in rows] == [0.3, 0.9]
+    assert rows[0]["symbols"] < rows[1]["symbols"] < 1.0 and rows[1]["psnr_above"] > 30
+    assert "| kodim23 |" in shown.read_text()

@@ -28,7 +28,7 @@ RayEncoding, encode_dataset = distributed.RayEncoding, distributed.encode_datase
 
 pytestmark = pytest.mark.slow
 SETTINGS = {"width": 0.25, "device": "cpu"}
-LIMITS = ({"max_pixels": 0}, {"max_pixels": 1.5}, {"max_pixels": True})
+LIMITS = ({"max_pixels": 0}, {"max_pixels": 1.5}, {"max_pixels": True}, {"tile": 5}, {"tile": 64.5})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -125,6 +125,22 @@ def test_a_limit_of_pixels_reaches_the_actors(tree: Path, tmp_path: Path) -> Non
     refused = [f.error for f in finished if "above the limit of 1500 pixels" in f.error]
     assert len(refused) == 9
     assert list(contents(str(tmp_path / "out"))) == ["0 ä.icmh"]
+
+
+def test_tiles_reach_the_actors(tree: Path, tmp_path: Path) -> None:
+    """Not to be seen in the streams, which are those of the whole images."""
+    large = str(tree / "below" / "9 ä.png")
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (200, 230, 3), np.uint8)).save(large)
+    out = tmp_path / "out"
+    finished = list(encode_dataset(large, out, **SETTINGS, tile=64))
+    assert not finished[0].error
+    whole = icmh_rt.Encoder(**SETTINGS, tile=0)
+    assert contents(str(out)) == {"9 ä.icmh": whole.encode(large)}
+
+    encoding = RayEncoding(out, **SETTINGS, tile=64)
+    bundle = ray.put(encoding._bundle)
+    made_of = distributed._Actor(bundle, encoding._encoder, str(out), force=False, threads=1)
+    assert distributed._EncodingActor(made_of)._encode._encoder.tile == 64
 
 
 def test_what_actors_cannot_do_is_one_line(tree: Path, tmp_path: Path) -> None:

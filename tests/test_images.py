@@ -398,6 +398,34 @@ def test_the_limit_holds_for_every_kind_of_source(tmp_path):
         rejected(source, "5x7 pixels .* above the limit of 34", max_pixels=34)
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("odd", ["two orientations", "a long text", "a long text below"])
+def test_odd_tags_of_a_tiff_are_no_warnings(odd, compression, tmp_path):
+    """Pillow reads them while it loads, beside other threads, whose warnings are not to be
+    touched.
+    """
+    path, entry, long = tmp_path / "photo.tif", struct.Struct("<HHI"), 2**30
+    tags = Image.Exif()
+    tags[0x0112], tags[0x010E] = 1, "a text"
+    Image.fromarray(RGB).save(path, compression=compression, exif=tags)
+    data = path.read_bytes()
+    if odd == "two orientations":
+        old, new, more = entry.pack(0x0112, 3, 1), entry.pack(0x0112, 3, 2), b""
+    elif odd == "a long text":
+        old, new, more = entry.pack(0x010E, 2, 7), entry.pack(0x010E, 2, long), b""
+    else:  # in a directory of its own, behind the rest
+        old = data[(place := data.index(entry.pack(0x010E, 2, 7))) : place + 12]
+        new = entry.pack(0x8769, 4, 1) + struct.pack("<I", len(data))
+        more = b"\1\0" + entry.pack(0x9003, 2, long) + bytes(8)
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new) + more)
+    check(load_image(path), RGB)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(path)
+    check(load_image(image), RGB)
+
+
 def test_threads_leave_the_warning_filters_alone(tmp_path):
     path = saved(tmp_path, Image.fromarray(RGB), "photo.png")
     before, limit = list(warnings.filters), Image.MAX_IMAGE_PIXELS

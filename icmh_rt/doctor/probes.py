@@ -145,11 +145,11 @@ def _onnxruntime() -> Finding:
     both = sorted(installed_names & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"})
     if len(both) > 1:
         return broken(f"{' and '.join(both)} are both installed, in the same folder")
-    import onnxruntime
+    from icmh_rt._onnxruntime import ort
 
-    names = [p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()]
+    names = [p.removesuffix("ExecutionProvider") for p in ort.get_available_providers()]
     gpu = bool({"CUDA", "Tensorrt"} & {*names})
-    return ok(onnxruntime.__version__, f"providers {', '.join(names)}", gpu=gpu)
+    return ok(ort.__version__, f"providers {', '.join(names)}", gpu=gpu)
 
 
 def _tensorrt() -> Finding:

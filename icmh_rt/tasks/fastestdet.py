@@ -108,7 +108,7 @@ class FastestDet(OnnxNetwork):
 
 def non_maximum_suppression(boxes: NDArray[Any], labels: NDArray[Any], iou: float) -> NDArray[Any]:
     """Indexes of the boxes ``(K, 4)``, best first, that no better one of their class overlaps."""
-    left = np.arange(len(boxes))
+    left: NDArray[np.intp] = np.arange(len(boxes))
     kept = []
     while len(left):
         best, left = left[0], left[1:]

@@ -45,8 +45,8 @@ SAMPLES = dict(samples())
 def attempt(what: str, path: Path, data: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
     """Load it; the message, or None where it is a picture."""
     path.write_bytes(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow tells of odd tags; pictures are right or refused
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         try:
             pixels = load_image(path, max_pixels=max_pixels)
         except ImageError as error:
@@ -55,6 +55,8 @@ def attempt(what: str, path: Path, data: bytes, max_pixels: int = MAX_PIXELS) ->
             return text
         except Exception as error:
             raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
+        finally:
+            assert not told, f"{what}: {told[0].message}"
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
     assert 0 < pixels.shape[0] * pixels.shape[1] <= max_pixels
     return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ def test_pixels_of_the_command(small: Path, tmp_path: Path, capsys) -> None:
     assert "max_pixels" in capsys.readouterr().err
 
 
-def test_pixels_of_a_cluster(small: Path, tmp_path: Path, monkeypatch) -> None:
+def test_pixels_and_tiles_of_a_cluster(small: Path, tmp_path: Path, monkeypatch) -> None:
     """That the command hands them on; tests/test_distributed.py has a real cluster."""
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "in.png")
     given = {}
@@ -50,8 +52,8 @@ def test_pixels_of_a_cluster(small: Path, tmp_path: Path, monkeypatch) -> None:
     fake = SimpleNamespace(RayEncoding=Encoding)
     monkeypatch.setitem(sys.modules, "icmh_rt.distributed", fake)
     command = ["encode", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(small)]
-    assert cli.main([*command, "--ray", "local", "--max-pixels", "599"]) == 0
-    assert given["max_pixels"] == 599 and given["address"] == "local"
+    assert cli.main([*command, "--ray", "local", "--max-pixels", "599", "--tile", "64"]) == 0
+    assert given["max_pixels"] == 599 and given["tile"] == 64 and given["address"] == "local"
 
 
 def test_pixels_in_python(small: Path) -> None:
@@ -66,6 +68,33 @@ def test_pixels_in_python(small: Path) -> None:
 
 def _header(data: bytes) -> icmh_rt.bitstream.Header:
     return icmh_rt.read_header(data, max_pixels=99)
+
+
+def test_time_by_the_lines_of_the_document(small: Path) -> None:
+    """They end what is computed by tiles after the first, and the same objects go on."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reliability.md").read_text("utf-8")
+    program = text[text.index("def until(") : text.index("decoder = Decoder(tile=512)")]
+    names: dict = {"time": time}
+    exec(program, names)
+    until, options = names["until"], {"model": small, "backend": "torch", "device": "cpu"}
+    encoder = icmh_rt.Encoder(1.0, tile=64, **options)
+    decoder = icmh_rt.Decoder(tile=64, **options)
+    image = np.random.default_rng(0).integers(0, 256, (200, 150, 3), np.uint8)
+    data = encoder.encode(image, progress=until(1000.0))
+    assert data == icmh_rt.Encoder(1.0, tile=0, **options).encode(image)
+    whole = decoder.decode(data, progress=until(1000.0))
+    calls = (
+        lambda progress: encoder.encode(image, progress=progress),
+        lambda progress: decoder.decode(data, progress=progress),
+        lambda progress: decoder.decode_partial(data[:-10], progress=progress),
+    )
+    for call in calls:
+        check = Mock(side_effect=until(-1.0))
+        with pytest.raises(TimeoutError, match=r"\d% was done after -1.0 s"):
+            call(check)
+        check.assert_called_once()
+    assert encoder.encode(image) == data
+    assert np.array_equal(decoder.decode(data), whole)
 
 
 @pytest.mark.parametrize("name", ["a\nb.png", "x" * 3000, "tab\t.png"])

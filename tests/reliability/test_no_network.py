@@ -4,9 +4,11 @@ starts, is refused the network and keeps a list of its attempts (`no_network.py`
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +132,33 @@ def test_encoding_decoding_and_asking_use_none(cut):
     assert result.returncode == 0, result.stderr
     assert (cut.folder / "b.png").exists()
     assert cut.attempts() == ""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime") is None, reason="the onnx extra is not installed"
+)
+def test_onnxruntime_keeps_no_records_for_its_makers(cut):
+    """Some releases do, in the user's cache, and send them."""
+    program = (
+        "import os\n"
+        "os.environ.pop('ORT_DISABLE_TELEMETRY', None)\n"
+        "for name in ('HOME', 'XDG_CACHE_HOME', 'XDG_DATA_HOME', 'XDG_STATE_HOME'):\n"
+        "    os.environ[name] = os.path.abspath('home')\n"
+        "os.mkdir('home')\n"
+        "import numpy as np, icmh_rt\n"
+        "encoder = icmh_rt.Encoder(0.25, backend='onnxruntime', device='cpu')\n"
+        "encoder.encode(np.zeros((16, 16, 3), np.uint8))\n"
+    )
+    result = cut.run("-c", program)
+    assert result.returncode == 0, result.stderr
+    assert list((cut.folder / "home").rglob("*")) == []
+
+
+def test_onnxruntime_is_imported_where_that_is_switched_off():
+    importing = re.compile(r"^\s*(import|from) onnxruntime\b", re.MULTILINE)
+    files = [path for folder in ("icmh_rt", "export") for path in (ROOT / folder).rglob("*.py")]
+    found = [path.name for path in files if importing.search(path.read_text(encoding="utf-8"))]
+    assert found == ["_onnxruntime.py"]
 
 
 @pytest.mark.slow

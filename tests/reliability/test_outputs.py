@@ -26,6 +26,8 @@ if not hasattr(os, "fork"):
     pytest.skip("this system has no fork", allow_module_level=True)
 import resource
 
+from mounts import make_read_only, own_mounts
+
 import icmh_rt
 from icmh_rt import _files, bundle, cli
 from icmh_rt.errors import IcmhError
@@ -205,6 +207,39 @@ def test_a_full_disk_is_one_line_and_the_old_file(writer, room, small, tmp_path)
     # Of a folder, the image's and that of the list of what failed.
     assert len(_complaints(error)) == (2 if writer is encode_folder else 1), error
     assert contents(tmp_path / "out") == old
+
+
+@pytest.fixture(scope="module")
+def mounts(tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("mounted")
+    code, error = in_child(lambda: make_read_only(folder), own_mounts)
+    if code:
+        pytest.skip(f"this system lets no process have mounts of its own: {error.strip()}")
+
+
+@pytest.mark.parametrize("place", ["old", "new"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_read_only_file_system_is_one_line(writer, place, room, small, tmp_path, mounts):
+    """A folder that is there, and one that would have to be made."""
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    old = prepared(mounted / "old")
+    before = times(mounted)
+
+    def mount() -> None:
+        own_mounts()
+        make_read_only(mounted)
+
+    code, error = in_child(lambda: writer(room, mounted / place, small), mount)
+    assert code == 1, error
+    (line,) = _complaints(error)
+    assert "Read-only file system" in line and str(mounted / place) in line
+    assert contents(mounted / "old") == old and times(mounted) == before
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When every file and folder below was changed."""
+    return {str(path): path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
 
 
 @pytest.mark.parametrize("writer", WRITERS)
