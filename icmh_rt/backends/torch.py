@@ -25,6 +25,7 @@ from icmh_rt.images import size_of
 from icmh_rt.kernels._cpu_layers import LayerChain, chains_wanted
 from icmh_rt.kernels._parallel import single_threaded_workers
 from icmh_rt.kernels.images import image_in, image_out
+from icmh_rt.models.adapter_modules import ACTIVE
 from icmh_rt.models.adapters import adapters_by_place, attach_trained, use_task
 from icmh_rt.models.chains import ChainedTransforms, chained
 from icmh_rt.models.feature_head import FeatureHead, module_of
@@ -222,8 +223,10 @@ class TorchBackend(ComputesWithTorch):
         return 0 if self._chains(width, task) is None else _PIXELS_TOGETHER
 
     def _chains(self, width: float, task: str) -> ChainedTransforms | None:
-        """The transforms in a few native calls where that is to be had: on a CPU, in float32."""
-        if not self._chained():
+        """The transforms in a few native calls where that is to be had: on a CPU, in float32, where
+        no `use_task` block chooses adapters that only the model's hooks know.
+        """
+        if ACTIVE.get() or not self._chained():
             return None
         key = self._config.width_index(width), task if task in self.bundle.adapters else BASE_TASK
         if key not in self._kept_chains:
