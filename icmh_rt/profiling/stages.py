@@ -72,7 +72,8 @@ class StageWatch(Stopwatch):
         event: Callable[[], Any] | None = None,
         synchronize: Callable[[], None] | None = None,
     ) -> None:
-        self._ranges, self._event, self._synchronize = ranges, event, synchronize
+        self._ranges = ranges or None  # asked once, not at every lap
+        self._event, self._synchronize = event, synchronize
         self._events: list[tuple[str, Any]] = []
         super().__init__()
 
@@ -80,7 +81,7 @@ class StageWatch(Stopwatch):
         if self._synchronize is not None:
             self._synchronize()
         super().lap(stage)
-        if self._ranges:
+        if self._ranges is not None:
             self._ranges.lap(stage)
 
     def device_lap(self, stage: str) -> None:
@@ -122,12 +123,12 @@ class Instruments:
 
     def run(self, name: str, call: Callable[[], Any]) -> tuple[float, dict[str, float]]:
         """Seconds of one call on the host's clock, and of each of its stages."""
-        start = time.perf_counter()
         with self.ranges.call(name):
             watch = StageWatch(self.ranges, self.event, self.synchronize)
             with measured_by(watch):
+                start = time.perf_counter()
                 call()
-        end = time.perf_counter()
+                end = time.perf_counter()
         return end - start, watch.seconds()
 
 
