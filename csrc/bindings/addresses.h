@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -17,6 +18,9 @@ template <typename T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
+// Of a map's channels and of its positions.
+using MapStrides = std::array<std::int64_t, 2>;
+
 inline const float* in(std::uintptr_t address) { return reinterpret_cast<const float*>(address); }
 inline float* out(std::uintptr_t address) { return reinterpret_cast<float*>(address); }
 

@@ -135,9 +135,6 @@ void run_image_out(Address planes, bool channels_last, std::int64_t rows, std::i
   });
 }
 
-// Strides of channels and of positions.
-using Strides = std::array<std::int64_t, 2>;
-
 void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Address beta,
                   Address packed, const std::string& level_name) {
   const kernels::KernelLevel level = level_of(level_name);
@@ -146,8 +143,8 @@ void run_gdn_pack(std::int64_t channels, Address gamma, std::int64_t stride, Add
                     at<float>(packed));
 }
 
-void run_gdn(std::int64_t channels, std::int64_t positions, Address x, const Strides& x_strides,
-             Address out, const Strides& out_strides, bool inverse, Address packed,
+void run_gdn(std::int64_t channels, std::int64_t positions, Address x, const MapStrides& x_strides,
+             Address out, const MapStrides& out_strides, bool inverse, Address packed,
              const ImageRanges& parts, unsigned threads, const std::string& level_name) {
   const kernels::KernelLevel level = level_of(level_name);
   const std::int64_t size = channels * positions;

@@ -63,11 +63,8 @@ void run_depth_conv_pack(std::int64_t channels, const std::array<Address, 10>& m
   kernels::depth_conv_pack(level, precision_of(bfloat16), channels, weights, at<float>(packed));
 }
 
-// Strides of channels and of positions.
-using Strides = std::array<std::int64_t, 2>;
-
 void run_depth_conv_block(std::int64_t channels, std::int64_t height, std::int64_t width, Address x,
-                          const Strides& x_strides, Address out, const Strides& out_strides,
+                          const MapStrides& x_strides, Address out, const MapStrides& out_strides,
                           Address packed, std::int64_t images, unsigned threads,
                           const std::string& level_name, bool bfloat16) {
   const kernels::KernelLevel level = level_of(level_name);

@@ -55,6 +55,17 @@ void shuffle(const float* x, const MapSize& from, const MapSize& to, std::int64_
   }
 }
 
+// The most that maps between the layers take, all images' together.
+std::int64_t most_between(const std::vector<std::vector<MapSize>>& sizes) {
+  std::int64_t most = 0;
+  for (std::size_t layer = 1; layer + 1 < sizes.front().size(); ++layer) {
+    std::int64_t sum = 0;
+    for (const auto& image : sizes) sum += image[layer].floats();
+    most = std::max(most, sum);
+  }
+  return most;
+}
+
 }  // namespace
 
 void LayerChain::add_patches(std::int64_t patch, std::int64_t multiple, const float* table) {
@@ -108,38 +119,26 @@ std::vector<MapSize> LayerChain::sizes(std::int64_t height, std::int64_t width) 
   return found;
 }
 
+std::vector<std::vector<MapSize>> LayerChain::sizes_of(
+    const std::vector<ChainImage>& images) const {
+  std::vector<std::vector<MapSize>> found;
+  for (const ChainImage& image : images) found.push_back(sizes(image.height, image.width));
+  return found;
+}
+
 MapSize LayerChain::result(std::int64_t height, std::int64_t width) const {
   return sizes(height, width).back();
 }
 
-namespace {
-
-// The most that maps between the layers take, all images' together.
-std::int64_t most_between(const std::vector<std::vector<MapSize>>& sizes) {
-  std::int64_t most = 0;
-  for (std::size_t layer = 1; layer + 1 < sizes.front().size(); ++layer) {
-    std::int64_t sum = 0;
-    for (const auto& image : sizes) sum += image[layer].floats();
-    most = std::max(most, sum);
-  }
-  return most;
-}
-
-}  // namespace
-
 std::int64_t LayerChain::memory(const std::vector<ChainImage>& images) const {
-  if (images.empty()) return 0;
-  std::vector<std::vector<MapSize>> found;
-  for (const ChainImage& image : images) found.push_back(sizes(image.height, image.width));
-  return 2 * most_between(found);
+  return images.empty() ? 0 : 2 * most_between(sizes_of(images));
 }
 
 void LayerChain::run(const std::vector<ChainImage>& images, unsigned threads,
                      const ParallelFor& loop, float* memory) const {
   if (images.empty()) return;
   const auto count = static_cast<std::int64_t>(images.size());
-  std::vector<std::vector<MapSize>> maps;
-  for (const ChainImage& image : images) maps.push_back(sizes(image.height, image.width));
+  const std::vector<std::vector<MapSize>> maps = sizes_of(images);
   const std::int64_t half = most_between(maps);
   std::vector<const void*> from;
   for (const ChainImage& image : images) from.push_back(image.in);

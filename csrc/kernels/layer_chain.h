@@ -78,6 +78,7 @@ class LayerChain {
   MapSize after(const Layer& layer, const MapSize& size) const;
   // The sizes of an image's maps, that of the input first.
   std::vector<MapSize> sizes(std::int64_t height, std::int64_t width) const;
+  std::vector<std::vector<MapSize>> sizes_of(const std::vector<ChainImage>& images) const;
 
   KernelLevel level_;
   Precision precision_;

@@ -22,10 +22,6 @@ constexpr int64_t kHalves = 2;
 // Two tiles of upper halves, then two of lower ones where there are any.
 constexpr int64_t kPairWords = 2 * kHalves * kTileWords;
 
-// Of which both sides and the sums lie in the first-level cache.
-constexpr int64_t kDepthBlocks = 6 / kHalves;
-constexpr int64_t kMaxTokens = 256;  // of one product
-
 // Floats that pack_outputs writes.
 constexpr int64_t packed_outputs(int64_t outputs, int64_t depth) {
   return rounded_up(outputs, kOutputs) * rounded_up(depth, kTileDepth) * kHalves / 2;

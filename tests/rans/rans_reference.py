@@ -268,6 +268,23 @@ def decode_chunk(data, rows, precision, lanes):
     return symbols, states[0] - LOW
 
 
+def layout(head, data, count):
+    """Lanes, chunks, symbols of a chunk, lengths of all chunks but the last, and what follows."""
+    lanes, chunks = 2 ** (head % 8), 1
+    if head >= 8:
+        chunks, data = take_varint(data)
+        if not 2 <= chunks <= count:
+            raise Corrupt
+    size = -(-count // chunks)
+    if (chunks - 1) * size >= count:
+        raise Corrupt
+    sizes = []
+    for _ in range(chunks - 1):
+        length, data = take_varint(data)
+        sizes.append(length)
+    return lanes, chunks, size, sizes, data
+
+
 def decode(data, indexes, table_rows, precision):
     """The symbols and the seal."""
     data = bytes(data)
@@ -279,18 +296,7 @@ def decode(data, indexes, table_rows, precision):
         if head or data:
             raise Corrupt
         return [], 0
-    lanes, chunks = 2 ** (head % 8), 1
-    if head >= 8:
-        chunks, data = take_varint(data)
-        if not 2 <= chunks <= len(rows):
-            raise Corrupt
-    size = -(-len(rows) // chunks)
-    if (chunks - 1) * size >= len(rows):
-        raise Corrupt
-    sizes = []
-    for _ in range(chunks - 1):
-        length, data = take_varint(data)
-        sizes.append(length)
+    lanes, chunks, size, sizes, data = layout(head, data, len(rows))
     symbols, seals = [], set()
     for chunk in range(chunks):
         length = sizes[chunk] if chunk < chunks - 1 else len(data)
@@ -312,20 +318,8 @@ def decode_beginning(data, indexes, table_rows, precision):
     nothing = [None] * len(rows)
     if not rows or not data or data[0] >= 16 or data[0] % 8 > 6:
         return nothing
-    lanes, chunks = 2 ** (data[0] % 8), 1
-    head, data = data[0], data[1:]
     try:
-        if head >= 8:
-            chunks, data = take_varint(data)
-            if not 2 <= chunks <= len(rows):
-                return nothing
-        size = -(-len(rows) // chunks)
-        if (chunks - 1) * size >= len(rows):
-            return nothing
-        sizes = []
-        for _ in range(chunks - 1):
-            length, data = take_varint(data)
-            sizes.append(length)
+        lanes, chunks, size, sizes, data = layout(data[0], data[1:], len(rows))
     except Corrupt:
         return nothing
     symbols = []
